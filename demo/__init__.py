@@ -1,0 +1,1 @@
+"""The demo: artwork, gallery and the training of the small model that understands it."""

@@ -1,0 +1,214 @@
+"""The errors of the services, each a type that knows its status code and reason.
+
+    WentuError
+      InvalidField            INVALID_ARGUMENT     INVALID_FIELD
+        UnreadableImage       INVALID_ARGUMENT     UNREADABLE_IMAGE
+        ImageTooLarge         INVALID_ARGUMENT     IMAGE_TOO_LARGE
+        ChecksumMismatch      INVALID_ARGUMENT     CHECKSUM_MISMATCH
+      CollectionNotFound      NOT_FOUND            COLLECTION_NOT_FOUND
+      ImageNotFound           NOT_FOUND            IMAGE_NOT_FOUND
+      CollectionExists        ALREADY_EXISTS       COLLECTION_EXISTS
+      ImageExists             ALREADY_EXISTS       IMAGE_EXISTS
+      ModelMismatch           FAILED_PRECONDITION  MODEL_MISMATCH
+      Unsupported             FAILED_PRECONDITION  UNSUPPORTED
+      NotBuiltYet             UNIMPLEMENTED        UNSUPPORTED
+      Overloaded              UNAVAILABLE          OVERLOADED
+      DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
+      ShuttingDown            UNAVAILABLE          SHUTTING_DOWN
+      DeadlineExceeded        DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
+      AnswerTooLarge          RESOURCE_EXHAUSTED   INVALID_FIELD
+      InternalError           INTERNAL             INTERNAL
+      RemoteError             what another service answered, passed on
+
+Domain code raises them; interceptors.py alone turns them into a status, and wire_errors.py gives them their wire form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """The codes of google.rpc.Code that the services use; the same numbers as gRPC's."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class WentuError(Exception):
+    """Base of all: a status code, a reason of protos/errors.proto, a message for people and facts for programs."""
+
+    code = Code.INTERNAL
+    reason = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.metadata = dict(metadata or {})
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidField(WentuError):
+    """A field of the request is missing, malformed or beyond its limit."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_FIELD"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}", field=field)
+        self.problem = problem
+
+
+class UnreadableImage(InvalidField):
+    reason = "UNREADABLE_IMAGE"
+
+
+class ImageTooLarge(InvalidField):
+    reason = "IMAGE_TOO_LARGE"
+
+
+class ChecksumMismatch(InvalidField):
+    reason = "CHECKSUM_MISMATCH"
+
+
+class CollectionNotFound(WentuError):
+    code = Code.NOT_FOUND
+    reason = "COLLECTION_NOT_FOUND"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"there is no collection {collection!r}", metadata={"collection": collection})
+
+
+class ImageNotFound(WentuError):
+    code = Code.NOT_FOUND
+    reason = "IMAGE_NOT_FOUND"
+
+    def __init__(self, collection: str, image_id: str) -> None:
+        super().__init__(
+            f"collection {collection!r} has no picture {image_id!r}",
+            metadata={"collection": collection, "image_id": image_id},
+        )
+
+
+class CollectionExists(WentuError):
+    code = Code.ALREADY_EXISTS
+    reason = "COLLECTION_EXISTS"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"there is already a collection {collection!r}", metadata={"collection": collection})
+
+
+class ImageExists(WentuError):
+    code = Code.ALREADY_EXISTS
+    reason = "IMAGE_EXISTS"
+
+    def __init__(self, collection: str, image_id: str) -> None:
+        super().__init__(
+            f"collection {collection!r} already has a picture {image_id!r}",
+            metadata={"collection": collection, "image_id": image_id},
+        )
+
+
+class ModelMismatch(WentuError):
+    """A collection meets vectors of another model than its own. Both are given in the caller's words for them."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "MODEL_MISMATCH"
+
+    def __init__(self, collection: str, collection_model: str, request_model: str) -> None:
+        super().__init__(
+            f"collection {collection!r} was built with {collection_model}, and this is {request_model}",
+            metadata={"collection_model": collection_model, "request_model": request_model},
+        )
+
+
+class Unsupported(WentuError):
+    code = Code.FAILED_PRECONDITION
+    reason = "UNSUPPORTED"
+
+
+class NotBuiltYet(WentuError):
+    """Part of the contract, not of this version."""
+
+    code = Code.UNIMPLEMENTED
+    reason = "UNSUPPORTED"
+
+    def __init__(self, feature: str) -> None:
+        super().__init__(f"{feature} is not implemented in this version", metadata={"feature": feature})
+
+
+class Overloaded(WentuError):
+    code = Code.UNAVAILABLE
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, retry_after_seconds: float = 0.2) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
+
+class DependencyUnavailable(WentuError):
+    code = Code.UNAVAILABLE
+    reason = "DEPENDENCY_UNAVAILABLE"
+
+    def __init__(self, dependency: str, problem: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(
+            f"{dependency} is unavailable: {problem}",
+            metadata={"dependency": dependency},
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class ShuttingDown(WentuError):
+    code = Code.UNAVAILABLE
+    reason = "SHUTTING_DOWN"
+
+    def __init__(self) -> None:
+        super().__init__("the service is shutting down", retry_after_seconds=1.0)
+
+
+class DeadlineExceeded(WentuError):
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+
+class AnswerTooLarge(WentuError):
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "INVALID_FIELD"
+
+
+class InternalError(WentuError):
+    """A defect. The message is fixed, so that nothing of the service's inside reaches a caller."""
+
+    def __init__(self) -> None:
+        super().__init__("internal error; the service's log has it under the request id")
+
+
+class RemoteError(WentuError):
+    """What another service answered, passed on as it came."""
+
+    def __init__(self, code: Code, reason: str, message: str, **details: object) -> None:
+        super().__init__(message, **details)  # type: ignore[arg-type]
+        self.code = code
+        self.reason = reason

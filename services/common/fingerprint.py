@@ -1,0 +1,46 @@
+"""The identity of a model, which travels with every vector."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from protos import types_pb2
+from services.common.errors import InvalidField
+
+MAX_DIM = 32_768
+MAX_NAME_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Vectors of different fingerprints cannot be compared: a dimension alone does not tell models apart."""
+
+    name: str
+    dim: int
+    checkpoint_sha256: str
+    preprocessing_version: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} (dim {self.dim}, checkpoint {self.checkpoint_sha256[:12]}, "
+            f"preprocessing {self.preprocessing_version})"
+        )
+
+    def to_message(self) -> types_pb2.ModelFingerprint:
+        return types_pb2.ModelFingerprint(**self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: types_pb2.ModelFingerprint, field: str = "model") -> Fingerprint:
+        """Raises InvalidField where a part is missing or malformed."""
+        if not 1 <= len(message.name) <= MAX_NAME_CHARS:
+            raise InvalidField(f"{field}.name", f"must have 1 to {MAX_NAME_CHARS} characters")
+        if not 2 <= message.dim <= MAX_DIM:
+            raise InvalidField(f"{field}.dim", f"must be 2 to {MAX_DIM:,}, got {message.dim:,}")
+        if not re.fullmatch("[0-9a-f]{64}", message.checkpoint_sha256):
+            raise InvalidField(f"{field}.checkpoint_sha256", "must be 64 lower-case hexadecimal digits")
+        return cls(message.name, message.dim, message.checkpoint_sha256, message.preprocessing_version)

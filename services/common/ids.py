@@ -1,0 +1,75 @@
+"""The grammar of ids and pages, the same in every service."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from services.common.errors import InvalidField
+
+COLLECTION_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+MAX_IMAGE_ID_BYTES = 255
+MAX_IDS = 1000
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+
+def check_collection(value: str, field: str = "collection") -> str:
+    if not COLLECTION_PATTERN.fullmatch(value):
+        raise InvalidField(field, f"must match {COLLECTION_PATTERN.pattern}, got {value[:80]!r}")
+    return value
+
+
+def check_image_id(value: str, field: str = "image_id") -> str:
+    size = len(value.encode())
+    if not 1 <= size <= MAX_IMAGE_ID_BYTES:
+        raise InvalidField(field, f"must be 1 to {MAX_IMAGE_ID_BYTES} bytes of UTF-8, got {size}")
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise InvalidField(field, "must not contain control characters")
+    return value
+
+
+def check_image_ids(values: Sequence[str], field: str = "image_ids", most: int = MAX_IDS) -> list[str]:
+    check_count(values, field, most)
+    return [check_image_id(value, f"{field}[{place}]") for place, value in enumerate(values)]
+
+
+def check_count(values: Sequence[object], field: str, most: int) -> None:
+    if not 1 <= len(values) <= most:
+        raise InvalidField(field, f"must hold 1 to {most} items, got {len(values)}")
+
+
+def check_distinct(values: Sequence[str], field: str) -> None:
+    seen: set[str] = set()
+    for place, value in enumerate(values):
+        if value in seen:
+            raise InvalidField(f"{field}[{place}]", f"repeats {value[:80]!r}")
+        seen.add(value)
+
+
+def check_range(value: float, field: str, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidField(field, f"must be {low:,} to {high:,}, got {value:,}")
+
+
+def page_size(value: int, field: str = "page_size") -> int:
+    if value == 0:
+        return DEFAULT_PAGE_SIZE
+    check_range(value, field, 1, MAX_PAGE_SIZE)
+    return value
+
+
+def page_token(last_key: str) -> str:
+    """A token for the page after `last_key`; empty for no further page."""
+    return base64.urlsafe_b64encode(last_key.encode()).decode()
+
+
+def page_start(token: str, field: str = "page_token") -> str:
+    """The key that a page starts after; '' for the first page."""
+    try:
+        return base64.urlsafe_b64decode(token.encode("ascii")).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise InvalidField(field, "is not a token of this service") from error

@@ -1,0 +1,77 @@
+"""Opening pictures from hostile bytes: for the encoder, which looks at them, and the image store, which shrinks them.
+
+Needs Pillow, which the rooms that use this module install.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
+
+# Pillow also reads formats that start other programs (EPS) or that are no pictures (PDF, MPEG): not here.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
+MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
+WHITE = (255, 255, 255, 255)
+# The limit is an argument and is checked below; Pillow's own would warn first.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class OpenPicture:
+    """`image`: RGB, upright. `media_type` as found in the bytes."""
+
+    image: Image.Image
+    media_type: str
+
+
+@contextmanager
+def decoding(field: str) -> Iterator[None]:
+    """Whatever Pillow raises on damaged bytes, as UnreadableImage or ImageTooLarge naming `field`."""
+    try:
+        yield
+    except WentuError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(field, "is not a picture of a known format") from error
+    except MemoryError as error:
+        raise ImageTooLarge(field, "does not fit in memory") from error
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UnreadableImage(field, f"cannot be decoded: {error}") from error
+
+
+def open_picture(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> OpenPicture:
+    """Decode, apply the EXIF orientation, convert to RGB. Sizes are checked before anything is decoded.
+
+    Raises ImageTooLarge or UnreadableImage, naming `field`.
+    """
+    if not data:
+        raise UnreadableImage(field, "holds no bytes")
+    if len(data) > max_bytes:
+        raise ImageTooLarge(field, f"has {len(data):,} bytes; the limit is {max_bytes:,}")
+    with decoding(field), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageTooLarge(field, f"has {width:,} x {height:,} pixels; the limit is {max_pixels:,} in all")
+        media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
+        return OpenPicture(to_rgb(ImageOps.exif_transpose(image)), media_type)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode: transparency on white, 16 bits scaled to 8, the first frame of an animation."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image.copy()
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image, dtype=np.float32)
+        scale = 257.0 if image.mode != "F" and values.max(initial=0) > 255 else 1.0
+        return Image.fromarray(np.clip(values / scale, 0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,97 @@
+"""The life of a server: build, bind, start, become ready, serve, turn callers away, finish, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.health import Check, Readiness
+from services.common.interceptors import CallInterceptor, ErrorInterceptor
+from services.common.settings import ServerSettings
+
+log = structlog.get_logger()
+
+# Watchers of the health service get this long to turn to another replica before connections close.
+TURN_AWAY_SECONDS = 0.3
+
+Register = Callable[[aio.Server], None]
+
+
+def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # With port sharing on, a second server binds the same port without an error.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+    ]
+
+
+@asynccontextmanager
+async def running(
+    settings: ServerSettings, services: Sequence[str], register: Sequence[Register], checks: Mapping[str, Check]
+) -> AsyncIterator[int]:
+    """A started server; yields its port.
+
+    `services` are the full names for reflection; `checks` are keyed by the names of the health service, '' being the
+    whole process.
+    """
+    server = aio.server(
+        interceptors=[CallInterceptor(), ErrorInterceptor()],
+        options=server_options(settings),
+        maximum_concurrent_rpcs=settings.max_concurrent_calls,
+    )
+    for add in register:
+        add(server)
+    readiness = Readiness(checks)
+    health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
+    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection((*services, health_name, reflection.SERVICE_NAME), server)
+    await readiness.begin()
+    port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    await server.start()
+    await readiness.check_all()
+    watcher = asyncio.create_task(readiness.watch(), name="readiness")
+    log.info("serving", address=f"{settings.host}:{port}")
+    try:
+        yield port
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        await readiness.servicer.enter_graceful_shutdown()
+        await asyncio.sleep(min(TURN_AWAY_SECONDS, settings.shutdown_grace_seconds))
+        await server.stop(settings.shutdown_grace_seconds)
+        log.info("stopped")
+
+
+async def until_stopped(settings: ServerSettings) -> None:
+    """Returns on SIGTERM or SIGINT, or when the parent is gone."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if settings.exit_with_parent:
+        threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
+    await stop.wait()
+    log.info("stopping")
+
+
+def _watch_parent() -> None:
+    """The parent holds the other end of standard input: its end, however it comes, is read here."""
+    with contextlib.suppress(OSError):
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)

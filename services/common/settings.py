@@ -1,0 +1,60 @@
+"""Settings that every server has. Each is read from a flag, else from the environment, else its default."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class ServerSettings(BaseSettings):
+    """Settings of a server; frozen, made once in its `__main__`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    max_message_bytes: int = Field(64 * MIB, ge=MIB, description="largest message taken or sent")
+    max_concurrent_calls: int = Field(1000, ge=1, description="calls served at once; more are refused")
+    max_connection_age_seconds: float = Field(
+        300, gt=0, description="connections are renewed after this, so that clients see new replicas"
+    )
+    shutdown_grace_seconds: float = Field(10, ge=0, description="time that running calls get at the end")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+    log_format: Literal["json", "console"] = Field("json", description="form of the log lines")
+    exit_with_parent: bool = Field(False, description="stop when standard input closes, for supervisors")
+
+
+SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+
+
+def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
+    """Settings from the command line and the environment; exits with one line a mistake, and code 2."""
+    kind.model_config["cli_prog_name"] = program
+    try:
+        return CliApp.run(kind)
+    except ValidationError as error:
+        prefix = str(kind.model_config.get("env_prefix", ""))
+        for mistake in error.errors():
+            name = ".".join(str(part) for part in mistake["loc"])
+            flag = f"--{name.replace('_', '-')}"
+            print(f"{program}: {flag} ({prefix}{name.upper()}): {mistake['msg']}", file=sys.stderr)
+        sys.exit(2)
+
+
+def existing_folder(path: Path) -> Path:
+    """The folder, created where it is missing."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path

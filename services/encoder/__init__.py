@@ -1,0 +1,1 @@
+"""The encoder: texts and pictures in, unit vectors out."""

@@ -1,0 +1,31 @@
+"""From a file's bytes to the pixels that the model sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from services.common.pictures import open_picture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`pixels`: uint8 [3, resolution, resolution], RGB. `width` and `height`: of the file, orientation applied."""
+
+    pixels: npt.NDArray[np.uint8]
+    media_type: str
+    width: int
+    height: int
+
+
+def read_picture(data: bytes, resolution: int, *, max_bytes: int, max_pixels: int, field: str) -> Picture:
+    """Open, and resize as cn_clip does (cn_clip/clip/utils.py, image_transform): to a square, bicubic, without a crop.
+
+    Raises ImageTooLarge or UnreadableImage, naming `field`.
+    """
+    opened = open_picture(data, max_bytes=max_bytes, max_pixels=max_pixels, field=field)
+    small = opened.image.resize((resolution, resolution), Image.Resampling.BICUBIC)
+    return Picture(np.asarray(small).transpose(2, 0, 1), opened.media_type, *opened.image.size)

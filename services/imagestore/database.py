@@ -1,0 +1,146 @@
+"""Connections to MySQL or SQLite, the schema's version, and transactions that are tried again after a deadlock."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from services.common.settings import existing_folder
+from services.imagestore.settings import ImageStoreSettings
+
+log = structlog.get_logger()
+Result = TypeVar("Result")
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+DEADLOCK_CODES = frozenset({1213, 1205})  # deadlock found, lock wait timeout
+ATTEMPTS = 5
+# Room in a packet for the statement around a picture's bytes.
+STATEMENT_BYTES = 64 * 1024
+# What a string literal escapes, so that the byte takes two.
+ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
+
+
+def database_url(database: str) -> URL:
+    """The address of a server as it stands, with PyMySQL; anything else is the path of an SQLite file."""
+    if "://" not in database:
+        path = Path(database).expanduser()
+        existing_folder(path.parent)
+        return URL.create("sqlite", database=str(path))
+    url = make_url(database)
+    if url.get_backend_name() not in ("mysql", "mariadb"):
+        raise ValueError(f"the database must be a path or mysql://..., not {url.get_backend_name()}://...")
+    return url.set(drivername="mysql+pymysql").update_query_dict({"charset": "utf8mb4"})
+
+
+class Database:
+    """An engine with a bounded pool, and what the connected server allows."""
+
+    def __init__(self, settings: ImageStoreSettings) -> None:
+        url = database_url(settings.database.get_secret_value())
+        self.engine: Engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _mysql(url, settings)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        with self.engine.connect() as connection:
+            self._max_packet_bytes = None if self.is_sqlite else _max_packet_bytes(connection)
+            self.version = _version(connection)
+            self._migrate(connection)
+        self.kind = "sqlite" if self.is_sqlite else "mariadb" if "MariaDB" in self.version else "mysql"
+
+    def read(self, work: Callable[[Connection], Result]) -> Result:
+        """`work` without a transaction: an open one would block a later change of the tables for ever."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            return work(connection)
+
+    def write(self, work: Callable[[Connection], Result]) -> Result:
+        """`work` in one transaction, repeated where the database chose it as the victim of a deadlock."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self.engine.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                code = error.orig.args[0] if error.orig is not None and error.orig.args else None
+                if code not in DEADLOCK_CODES or attempt == ATTEMPTS:
+                    raise
+                log.info("deadlock", attempt=attempt)
+                time.sleep(random.uniform(0, 0.02 * attempt))
+        raise AssertionError("unreachable")
+
+    def packet_excess(self, data: bytes) -> int | None:
+        """max_allowed_packet of the server where `data` does not fit in it, else None.
+
+        Beyond it the server closes the connection in the middle of the statement, so it is never tried.
+        """
+        limit = self._max_packet_bytes
+        if limit is None or 2 * len(data) + STATEMENT_BYTES <= limit:
+            return None
+        escaped = len(data) + sum(data.count(byte) for byte in ESCAPED)
+        return limit if escaped + STATEMENT_BYTES > limit else None
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _migrate(self, connection: Connection) -> None:
+        """Brings the schema to this version. Replicas that start together wait for one another."""
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        if self.is_sqlite:
+            command.upgrade(config, "head")
+            connection.commit()
+            return
+        if not connection.execute(text("SELECT GET_LOCK('wentu_migration', 60)")).scalar():
+            raise OperationalError("GET_LOCK", None, Exception("another replica migrates for over 60 s"))
+        try:
+            command.upgrade(config, "head")
+            connection.commit()
+        finally:
+            connection.execute(text("SELECT RELEASE_LOCK('wentu_migration')"))
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: object, _: object) -> None:
+        connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin below, not by themselves
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):  # FULL: an acknowledged picture survives a power cut
+            connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _mysql(url: URL, settings: ImageStoreSettings) -> Engine:
+    seconds = max(1, round(settings.timeout_seconds))
+    return create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=settings.threads,
+        max_overflow=0,
+        pool_timeout=settings.timeout_seconds,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args={"connect_timeout": min(10, seconds), "read_timeout": seconds, "write_timeout": seconds},
+    )
+
+
+def _max_packet_bytes(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT @@max_allowed_packet")).scalar_one())
+
+
+def _version(connection: Connection) -> str:
+    statement = "SELECT sqlite_version()" if connection.dialect.name == "sqlite" else "SELECT VERSION()"
+    return str(connection.execute(text(statement)).scalar_one())

@@ -1,0 +1,50 @@
+"""The tables. Ids are bytes: compared and sorted byte by byte on every database, without a collation's surprises.
+
+The migrations in migrations/versions create them; this module is what queries are built from.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy.dialects import mysql
+
+metadata = MetaData()
+
+COLLECTION = String(63).with_variant(mysql.VARCHAR(63, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
+IMAGE_ID = LargeBinary(255).with_variant(mysql.VARBINARY(255), "mysql", "mariadb")
+SHA256 = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
+BYTES = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+# A picture: the caller's id, and which content it has.
+images = Table(
+    "images",
+    metadata,
+    Column("collection", COLLECTION, primary_key=True),
+    Column("image_id", IMAGE_ID, primary_key=True),
+    Column("sha256", SHA256, nullable=False),
+    Column("media_type", String(127), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("create_time_ms", BigInteger, nullable=False),
+    Index("images_by_content", "collection", "sha256"),
+)
+
+# A content: the same bytes are stored once a collection, whatever number of pictures have them.
+contents = Table(
+    "contents",
+    metadata,
+    Column("collection", COLLECTION, primary_key=True),
+    Column("sha256", SHA256, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("data", BYTES, nullable=False),
+)
+
+# A content's thumbnail, made when it is first asked for. `data` is empty where none can be made.
+thumbnails = Table(
+    "thumbnails",
+    metadata,
+    Column("collection", COLLECTION, primary_key=True),
+    Column("sha256", SHA256, primary_key=True),
+    Column("data", BYTES, nullable=False),
+)

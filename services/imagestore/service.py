@@ -1,0 +1,156 @@
+"""ImageStoreService: validate, call, convert."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+
+from google.protobuf import timestamp_pb2
+from grpc import aio
+
+from protos import imagestore_pb2 as pb
+from protos import imagestore_pb2_grpc, types_pb2
+from services.common import __version__
+from services.common.errors import AnswerTooLarge, ChecksumMismatch, ImageTooLarge, InvalidField
+from services.common.ids import (
+    check_collection,
+    check_count,
+    check_distinct,
+    check_image_id,
+    check_image_ids,
+    page_size,
+    page_start,
+    page_token,
+)
+from services.common.interceptors import Context
+from services.common.settings import MIB
+from services.imagestore.store import BlobStore, Info, Upload
+from services.imagestore.thumbnails import MEDIA_TYPE, thumbnail_size
+
+NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
+MAX_BLOBS = 256
+MAX_MEDIA_TYPE_CHARS = 127
+CHUNK_BYTES = 256 * 1024
+# What is left of a message for all that is not bytes of pictures.
+ANSWER_MARGIN_BYTES = MIB
+
+
+class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._max_image_bytes = store.settings.max_image_bytes
+        self._max_answer_bytes = store.settings.max_message_bytes - ANSWER_MARGIN_BYTES
+
+    def add_to(self, server: aio.Server) -> None:
+        imagestore_pb2_grpc.add_ImageStoreServiceServicer_to_server(self, server)
+
+    async def PutBlobs(self, request: pb.PutBlobsRequest, context: Context) -> pb.PutBlobsResponse:
+        check_count(request.blobs, "blobs", MAX_BLOBS)
+        uploads = [self._upload(blob, blob.data, f"blobs[{place}]") for place, blob in enumerate(request.blobs)]
+        check_distinct([upload.image_id for upload in uploads], "blobs.image_id")
+        infos = await self._store.put(check_collection(request.collection), uploads)
+        return pb.PutBlobsResponse(infos=[_message(info) for info in infos])
+
+    async def GetBlobs(self, request: pb.GetBlobsRequest, context: Context) -> pb.GetBlobsResponse:
+        collection, image_ids = check_collection(request.collection), check_image_ids(request.image_ids)
+        if request.include_data:
+            size = sum(info.size_bytes for info in await self._store.infos(collection, image_ids))
+            if size > self._max_answer_bytes:
+                raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {self._max_answer_bytes:,}")
+        blobs = await self._store.blobs(collection, image_ids, request.include_data, request.include_thumbnails)
+        return pb.GetBlobsResponse(
+            blobs=[pb.Blob(info=_message(blob.info), data=blob.data, thumbnail=blob.thumbnail) for blob in blobs]
+        )
+
+    async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
+        thumbnail = request.rendition == types_pb2.RENDITION_THUMBNAIL
+        collection, image_id = check_collection(request.collection), check_image_id(request.image_id)
+        blob = await self._store.one(collection, image_id, thumbnail)
+        data = blob.thumbnail if thumbnail else blob.data
+        yield pb.ReadBlobResponse(info=_thumbnail_message(blob.info, data) if thumbnail else _message(blob.info))
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield pb.ReadBlobResponse(chunk=data[start : start + CHUNK_BYTES])
+
+    async def WriteBlob(
+        self, request_iterator: AsyncIterator[pb.WriteBlobRequest], context: Context
+    ) -> pb.WriteBlobResponse:
+        head: pb.WriteBlobHead | None = None
+        data = bytearray()
+        async for request in request_iterator:
+            if request.WhichOneof("part") == "head":
+                if head is not None:
+                    raise InvalidField("head", "comes once")
+                head = request.head
+            else:
+                data += request.chunk
+            if len(data) > self._max_image_bytes:
+                raise ImageTooLarge("chunk", f"the picture has more than {self._max_image_bytes:,} bytes")
+        if head is None:
+            raise InvalidField("head", "must come first")
+        if head.sha256 and head.sha256 != hashlib.sha256(data).hexdigest():
+            raise ChecksumMismatch("head.sha256", "is not that of the bytes that came")
+        upload = self._upload(head.blob, bytes(data), "head.blob")
+        [info] = await self._store.put(check_collection(head.collection, "head.collection"), [upload])
+        return pb.WriteBlobResponse(info=_message(info))
+
+    async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Context) -> pb.DeleteBlobsResponse:
+        gone = await self._store.delete(check_collection(request.collection), check_image_ids(request.image_ids))
+        return pb.DeleteBlobsResponse(deleted_image_ids=gone)
+
+    async def ListBlobs(self, request: pb.ListBlobsRequest, context: Context) -> pb.ListBlobsResponse:
+        size = page_size(request.page_size)
+        infos = await self._store.page(check_collection(request.collection), page_start(request.page_token), size + 1)
+        return pb.ListBlobsResponse(
+            infos=[_message(info) for info in infos[:size]],
+            next_page_token=page_token(infos[size - 1].image_id) if len(infos) > size else "",
+        )
+
+    async def CountBlobs(self, request: pb.CountBlobsRequest, context: Context) -> pb.CountBlobsResponse:
+        counts = await self._store.count(check_collection(request.collection))
+        return pb.CountBlobsResponse(
+            count=counts.images, content_count=counts.contents, content_bytes=counts.content_bytes
+        )
+
+    async def DropBlobs(self, request: pb.DropBlobsRequest, context: Context) -> pb.DropBlobsResponse:
+        return pb.DropBlobsResponse(deleted_count=await self._store.drop(check_collection(request.collection)))
+
+    async def GetBlobStore(self, request: pb.GetBlobStoreRequest, context: Context) -> pb.GetBlobStoreResponse:
+        database = self._store.database
+        return pb.GetBlobStoreResponse(
+            kind=database.kind,
+            store_version=database.version,
+            version=__version__,
+            max_image_bytes=self._max_image_bytes,
+        )
+
+    def _upload(self, blob: pb.BlobUpload, data: bytes, field: str) -> Upload:
+        if not data:
+            raise InvalidField(f"{field}.data", "holds no bytes")
+        if len(data) > self._max_image_bytes:
+            raise ImageTooLarge(f"{field}.data", f"has {len(data):,} bytes; the limit is {self._max_image_bytes:,}")
+        if len(blob.media_type) > MAX_MEDIA_TYPE_CHARS:
+            raise InvalidField(f"{field}.media_type", f"must have at most {MAX_MEDIA_TYPE_CHARS} characters")
+        image_id = check_image_id(blob.image_id, f"{field}.image_id")
+        return Upload(image_id, data, blob.media_type, blob.width, blob.height)
+
+
+def _message(info: Info) -> types_pb2.ImageInfo:
+    create_time = timestamp_pb2.Timestamp()
+    create_time.FromMilliseconds(info.create_time_ms)
+    return types_pb2.ImageInfo(
+        image_id=info.image_id,
+        media_type=info.media_type,
+        size_bytes=info.size_bytes,
+        width=info.width,
+        height=info.height,
+        sha256=info.sha256,
+        create_time=create_time,
+    )
+
+
+def _thumbnail_message(info: Info, data: bytes) -> types_pb2.ImageInfo:
+    message = _message(info)
+    message.media_type, message.size_bytes = MEDIA_TYPE, len(data)
+    message.sha256 = hashlib.sha256(data).hexdigest()
+    message.width, message.height = thumbnail_size(data)
+    return message

@@ -1,0 +1,24 @@
+"""Settings of the image store."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import MIB, ServerSettings
+
+
+class ImageStoreSettings(ServerSettings):
+    """WENTU_IMAGESTORE_NAME in the environment, --name on the command line."""
+
+    model_config = SettingsConfigDict(**{**ServerSettings.model_config, "env_prefix": "WENTU_IMAGESTORE_"})
+
+    port: int = Field(50053, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    database: SecretStr = Field(
+        SecretStr("wentu-data/images.db"), description="an SQLite file, or mysql://user:password@host:3306/database"
+    )
+    timeout_seconds: float = Field(30, gt=0, description="longest that one request to the database may take")
+    threads: int = Field(16, ge=1, le=256, description="requests to the database at once, and its connections")
+    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
+    max_image_pixels: int = Field(64_000_000, ge=1024, description="pixels of a picture that gets a thumbnail")
+    thumbnail_pixels: int = Field(256, ge=16, le=2048, description="longer side of a thumbnail")

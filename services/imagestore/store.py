@@ -1,0 +1,347 @@
+"""The blob store: pictures by (collection, id), each content once a collection."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import Connection, bindparam, delete, exists, func, select, text
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from services.common.calls import seconds_left
+from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
+from services.common.work import Workers
+from services.imagestore.database import Database
+from services.imagestore.schema import contents, images, thumbnails
+from services.imagestore.settings import ImageStoreSettings
+from services.imagestore.thumbnails import make_thumbnail
+
+log = structlog.get_logger()
+Result = TypeVar("Result")
+
+DROP_BATCH = 500
+_INFO = (
+    images.c.image_id,
+    images.c.sha256,
+    images.c.media_type,
+    images.c.size_bytes,
+    images.c.width,
+    images.c.height,
+    images.c.create_time_ms,
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture to store."""
+
+    image_id: str
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of a stored picture. `sha256` in hexadecimal."""
+
+    image_id: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    width: int
+    height: int
+    create_time_ms: int
+
+
+@dataclass(frozen=True)
+class Blob:
+    info: Info
+    data: bytes = b""
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class Counts:
+    images: int
+    contents: int
+    content_bytes: int
+
+
+class BlobStore:
+    """All operations of the image store over one database, on threads, within the caller's deadline."""
+
+    def __init__(self, database: Database, settings: ImageStoreSettings) -> None:
+        self.database = database
+        self.settings = settings
+        self._workers = Workers(settings.threads, "database")
+
+    async def put(self, collection: str, uploads: Sequence[Upload]) -> list[Info]:
+        """Stores all in one commit, replacing those of the same ids. Raises ImageTooLarge."""
+        for place, upload in enumerate(uploads):
+            limit = self.database.packet_excess(upload.data)
+            if limit is not None:
+                raise ImageTooLarge(
+                    f"blobs[{place}].data",
+                    f"has {len(upload.data):,} bytes, which the database's max_allowed_packet of {limit:,} cannot take",
+                )
+        return await self._run(self.database.write, lambda connection: self._put(connection, collection, uploads))
+
+    async def infos(self, collection: str, image_ids: Sequence[str]) -> list[Info]:
+        """Those that are there, in the order of `image_ids`."""
+        found = await self._run(self.database.read, lambda c: _by_id(c, collection, image_ids))
+        return [found[image_id] for image_id in image_ids if image_id in found]
+
+    async def blobs(
+        self, collection: str, image_ids: Sequence[str], with_data: bool, with_thumbnails: bool
+    ) -> list[Blob]:
+        """Infos with the bytes or the thumbnails of those that are there."""
+        infos = await self.infos(collection, image_ids)
+        hashes = {bytes.fromhex(info.sha256) for info in infos}
+        data = await self._run(self.database.read, lambda c: _data(c, collection, hashes)) if with_data else {}
+        small = await self._thumbnails(collection, hashes) if with_thumbnails else {}
+        return [Blob(info, data.get(info.sha256, b""), small.get(info.sha256, b"")) for info in infos]
+
+    async def one(self, collection: str, image_id: str, thumbnail: bool) -> Blob:
+        """Raises ImageNotFound."""
+        found = await self.blobs(collection, [image_id], with_data=not thumbnail, with_thumbnails=thumbnail)
+        if not found or not (found[0].data or found[0].thumbnail):
+            raise ImageNotFound(collection, image_id)
+        return found[0]
+
+    async def delete(self, collection: str, image_ids: Sequence[str]) -> list[str]:
+        """The ids that were there, in the order of `image_ids`."""
+        gone = await self._run(self.database.write, lambda c: _delete(c, collection, image_ids))
+        return [image_id for image_id in image_ids if image_id in gone]
+
+    async def page(self, collection: str, after: str, size: int) -> list[Info]:
+        """The infos with the `size` smallest ids after `after`."""
+        statement = (
+            select(*_INFO)
+            .where(images.c.collection == collection, images.c.image_id > after.encode())
+            .order_by(images.c.image_id)
+            .limit(size)
+        )
+        return await self._run(self.database.read, lambda c: [_info(row) for row in c.execute(statement)])
+
+    async def count(self, collection: str) -> Counts:
+        def work(connection: Connection) -> Counts:
+            pictures = connection.execute(
+                select(func.count()).select_from(images).where(images.c.collection == collection)
+            ).scalar_one()
+            number, size = connection.execute(
+                select(func.count(), func.coalesce(func.sum(contents.c.size_bytes), 0)).where(
+                    contents.c.collection == collection
+                )
+            ).one()
+            return Counts(pictures, number, int(size))
+
+        return await self._run(self.database.read, work)
+
+    async def drop(self, collection: str) -> int:
+        """Removes every picture of a collection, some hundred a commit; the number removed."""
+        removed = 0
+        while page := await self.page(collection, "", DROP_BATCH):
+            removed += len(await self.delete(collection, [info.image_id for info in page]))
+        return removed
+
+    async def check(self) -> None:
+        """Passes where the database answers."""
+        await self._run(self.database.read, lambda c: c.execute(text("SELECT 1")).scalar_one())
+
+    def close(self) -> None:
+        self._workers.close()
+        self.database.close()
+
+    async def _run(
+        self,
+        way: Callable[[Callable[[Connection], Result]], Result],
+        work: Callable[[Connection], Result],
+    ) -> Result:
+        left = seconds_left()
+        limit = self.settings.timeout_seconds if left is None else min(left, self.settings.timeout_seconds)
+        try:
+            async with asyncio.timeout(limit):
+                return await self._workers.run(way, work)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self.database.kind} did not answer in time") from error
+        except (DBAPIError, PoolTimeout) as error:
+            log.warning("database", problem=str(error.__cause__ or error)[:500])
+            raise DependencyUnavailable(self.database.kind, "it does not answer or refused the request") from error
+
+    def _put(self, connection: Connection, collection: str, uploads: Sequence[Upload]) -> list[Info]:
+        now = int(time.time() * 1000)
+        by_hash = {hashlib.sha256(upload.data).digest(): upload.data for upload in uploads}
+        hashes = {upload.image_id: hashlib.sha256(upload.data).digest() for upload in uploads}
+        # Contents are locked before pictures are read, everywhere and in one order: a delete that runs beside this
+        # either finds the new reference or has removed the content before it is looked for here.
+        present = _lock_contents(connection, collection, by_hash)
+        missing = [
+            {"collection": collection, "sha256": sha256, "size_bytes": len(by_hash[sha256]), "data": by_hash[sha256]}
+            for sha256 in sorted(by_hash)
+            if sha256 not in present
+        ]
+        for row in missing:
+            connection.execute(_insert_content(connection), row)
+        before = _by_id(connection, collection, list(hashes))
+        infos = [
+            Info(
+                upload.image_id,
+                hashes[upload.image_id].hex(),
+                upload.media_type,
+                len(upload.data),
+                upload.width,
+                upload.height,
+                now,
+            )
+            for upload in uploads
+        ]
+        connection.execute(_upsert_image(connection), [_row(collection, info) for info in infos])
+        replaced = {bytes.fromhex(info.sha256) for info in before.values()} - by_hash.keys()
+        _release(connection, collection, replaced)
+        return infos
+
+    async def _thumbnails(self, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
+        """Thumbnails by content; those that are missing are made and kept."""
+        wanted = set(hashes)
+
+        def kept(connection: Connection) -> dict[bytes, bytes]:
+            statement = select(thumbnails.c.sha256, thumbnails.c.data).where(
+                thumbnails.c.collection == collection, thumbnails.c.sha256.in_(wanted)
+            )
+            return {bytes(row.sha256): bytes(row.data) for row in connection.execute(statement)}
+
+        found = await self._run(self.database.read, kept)
+        for sha256 in sorted(wanted - found.keys()):
+            data = await self._run(self.database.read, partial(_data, collection=collection, hashes=[sha256]))
+            if sha256.hex() not in data:
+                continue
+            found[sha256] = await self._workers.run(
+                make_thumbnail,
+                data[sha256.hex()],
+                side_pixels=self.settings.thumbnail_pixels,
+                max_pixels=self.settings.max_image_pixels,
+            )
+            row = {"collection": collection, "sha256": sha256, "data": found[sha256]}
+            await self._run(self.database.write, partial(_keep_thumbnail, row=row))
+        return {sha256.hex(): data for sha256, data in found.items()}
+
+
+def _insert(connection: Connection) -> Any:
+    return sqlite_insert if connection.dialect.name == "sqlite" else mysql_insert
+
+
+def _insert_content(connection: Connection) -> Any:
+    """Does nothing where the content is there already."""
+    statement = _insert(connection)(contents)
+    if connection.dialect.name == "sqlite":
+        return statement.on_conflict_do_nothing()
+    return statement.on_duplicate_key_update(size_bytes=contents.c.size_bytes)
+
+
+def _upsert_image(connection: Connection) -> Any:
+    statement = _insert(connection)(images)
+    columns = [c.name for c in images.columns if not c.primary_key]
+    if connection.dialect.name == "sqlite":
+        return statement.on_conflict_do_update(set_={name: statement.excluded[name] for name in columns})
+    return statement.on_duplicate_key_update({name: statement.inserted[name] for name in columns})
+
+
+def _keep_thumbnail(connection: Connection, row: dict[str, Any]) -> None:
+    """Only for a content that is still there."""
+    if not _lock_contents(connection, row["collection"], [row["sha256"]]):
+        return
+    statement = _insert(connection)(thumbnails)
+    if connection.dialect.name == "sqlite":
+        connection.execute(statement.on_conflict_do_nothing(), row)
+    else:
+        connection.execute(statement.on_duplicate_key_update(data=statement.inserted.data), row)
+
+
+def _lock_contents(connection: Connection, collection: str, hashes: Iterable[bytes]) -> set[bytes]:
+    """Which of the contents are there; their rows stay locked until the commit. SQLite has one writer anyhow."""
+    statement = (
+        select(contents.c.sha256)
+        .where(contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes)))
+        .order_by(contents.c.sha256)
+        .with_for_update()
+    )
+    return {bytes(row.sha256) for row in connection.execute(statement)}
+
+
+def _delete(connection: Connection, collection: str, image_ids: Sequence[str]) -> set[str]:
+    before = _by_id(connection, collection, image_ids)
+    hashes = {bytes.fromhex(info.sha256) for info in before.values()}
+    _lock_contents(connection, collection, hashes)
+    connection.execute(
+        delete(images).where(
+            images.c.collection == collection, images.c.image_id.in_([image_id.encode() for image_id in image_ids])
+        )
+    )
+    _release(connection, collection, hashes)
+    return set(before)
+
+
+def _release(connection: Connection, collection: str, hashes: set[bytes]) -> None:
+    """Removes those of the contents that no picture has any more."""
+    if not hashes:
+        return
+    _lock_contents(connection, collection, hashes)
+    used = exists().where(images.c.collection == contents.c.collection, images.c.sha256 == contents.c.sha256)
+    connection.execute(
+        delete(contents).where(contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes)), ~used)
+    )
+    kept = exists().where(contents.c.collection == thumbnails.c.collection, contents.c.sha256 == thumbnails.c.sha256)
+    connection.execute(
+        delete(thumbnails).where(thumbnails.c.collection == collection, thumbnails.c.sha256.in_(sorted(hashes)), ~kept)
+    )
+
+
+def _by_id(connection: Connection, collection: str, image_ids: Sequence[str]) -> dict[str, Info]:
+    statement = select(*_INFO).where(
+        images.c.collection == collection, images.c.image_id.in_(bindparam("ids", expanding=True))
+    )
+    rows = connection.execute(statement, {"ids": [image_id.encode() for image_id in image_ids]})
+    return {info.image_id: info for info in map(_info, rows)}
+
+
+def _data(connection: Connection, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
+    statement = select(contents.c.sha256, contents.c.data).where(
+        contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes))
+    )
+    return {bytes(row.sha256).hex(): bytes(row.data) for row in connection.execute(statement)}
+
+
+def _info(row: Any) -> Info:
+    return Info(
+        bytes(row.image_id).decode(),
+        bytes(row.sha256).hex(),
+        row.media_type,
+        row.size_bytes,
+        row.width,
+        row.height,
+        row.create_time_ms,
+    )
+
+
+def _row(collection: str, info: Info) -> dict[str, Any]:
+    return {
+        "collection": collection,
+        "image_id": info.image_id.encode(),
+        "sha256": bytes.fromhex(info.sha256),
+        "media_type": info.media_type,
+        "size_bytes": info.size_bytes,
+        "width": info.width,
+        "height": info.height,
+        "create_time_ms": info.create_time_ms,
+    }

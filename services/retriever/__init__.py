@@ -1,0 +1,1 @@
+"""The retriever: owns the vectors. Wraps Milvus."""

@@ -1,0 +1,45 @@
+"""python -m services.retriever: settings, Milvus, store, server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from services.common import server
+from services.common.errors import DependencyUnavailable
+from services.common.logs import configure_logs
+from services.common.settings import load_settings
+from services.retriever import service
+from services.retriever.milvus import Milvus
+from services.retriever.settings import RetrieverSettings
+from services.retriever.store import StoreDisagrees, VectorStore
+
+
+@asynccontextmanager
+async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
+    """A started retriever; yields its port."""
+    async with AsyncExitStack() as stack:
+        milvus = Milvus(settings)
+        stack.callback(milvus.close)
+        store = VectorStore(milvus)
+        await store.self_test()
+        checks = {"": store.check, service.NAME: store.check}
+        # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base class.
+        servicer = service.RetrieverServicer(store)  # type: ignore[abstract]
+        yield await stack.enter_async_context(server.running(settings, [service.NAME], [servicer.add_to], checks))
+
+
+async def main() -> None:
+    settings = load_settings(RetrieverSettings, "wentu-retriever")
+    configure_logs("retriever", settings.log_level, settings.log_format)
+    try:
+        async with running(settings):
+            await server.until_stopped(settings)
+    except (DependencyUnavailable, StoreDisagrees) as error:
+        sys.exit(f"wentu-retriever: {error}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

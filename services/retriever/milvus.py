@@ -1,0 +1,186 @@
+"""A thin layer over pymilvus: threads, deadlines, errors, escaping, and the ways in which Lite and servers differ.
+
+pymilvus's own `ids=` arguments and iterators put keys into expressions without escaping them, so this module writes
+every expression itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from services.common.calls import seconds_left
+from services.common.errors import DeadlineExceeded, DependencyUnavailable
+from services.common.settings import existing_folder
+from services.common.work import Workers
+from services.retriever.records import Index, Metric
+from services.retriever.settings import RetrieverSettings
+
+log = structlog.get_logger()
+Result = TypeVar("Result")
+
+KEY, VECTOR, ATTRIBUTES = "image_id", "embedding", "attributes"
+SETTINGS_PROPERTY = "wentu.settings"
+NOT_FOUND_CODES = frozenset({100, 1600})  # collection, alias
+MAX_TOP_K = 16_384  # Milvus's own
+# pymilvus prints every failed call with its stack; the errors raised here say what is needed.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+
+class NoSuchCollection(Exception):
+    """Milvus has no collection or alias of that name."""
+
+
+def quoted(value: str) -> str:
+    """A string literal of Milvus's expressions. Ids hold no control characters, so JSON's escapes suffice."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def any_of(image_ids: Iterable[str]) -> str:
+    return f"{KEY} in [{', '.join(map(quoted, image_ids))}]"
+
+
+class Milvus:
+    """One connection to a Milvus Lite file or to a server."""
+
+    def __init__(self, settings: RetrieverSettings) -> None:
+        self._timeout_seconds = settings.timeout_seconds
+        self.is_lite = "://" not in settings.milvus
+        uri = settings.milvus
+        if self.is_lite:
+            path = Path(uri).expanduser()
+            existing_folder(path.parent)
+            uri = str(path)
+        self._client = MilvusClient(
+            uri,
+            token=settings.milvus_token.get_secret_value(),
+            db_name=settings.milvus_database,
+            timeout=settings.timeout_seconds,
+        )
+        self._workers = Workers(settings.threads, "milvus")
+
+    async def call(self, method: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """`method` of the client on a thread, within the caller's deadline.
+
+        Raises NoSuchCollection, DeadlineExceeded, DependencyUnavailable.
+        """
+        left = seconds_left()
+        timeout = self._timeout_seconds if left is None else min(self._timeout_seconds, left)
+        if timeout <= 0:
+            raise DeadlineExceeded("the deadline passed before Milvus was asked")
+        try:
+            return await self._workers.run(method, *args, timeout=timeout, **kwargs)
+        except MilvusException as error:
+            if error.code in NOT_FOUND_CODES:
+                raise NoSuchCollection(str(error)) from error
+            log.warning("milvus", problem=str(error), code=error.code)
+            if left is not None and (now := seconds_left()) is not None and now <= 0:
+                raise DeadlineExceeded("milvus did not answer in time") from error
+            raise DependencyUnavailable("milvus", f"it answered with code {error.code}") from error
+        except (grpc.RpcError, ConnectionError, ValueError) as error:
+            log.warning("milvus", problem=str(error))
+            raise DependencyUnavailable("milvus", "it does not answer") from error
+
+    async def version(self) -> str:
+        return str(await self.call(self._client.get_server_version))
+
+    async def collections(self) -> list[str]:
+        return list(await self.call(self._client.list_collections))
+
+    async def describe(self, name: str) -> tuple[str, dict[str, Any] | None]:
+        """Physical name behind a name or an alias, and the settings kept with it."""
+        found: Mapping[str, Any] = await self.call(self._client.describe_collection, name)
+        text = found["properties"].get(SETTINGS_PROPERTY)
+        return str(found["collection_name"]), json.loads(text) if text else None
+
+    async def create(self, name: str, dim: int, metric: Metric, index: Index, settings: Mapping[str, Any]) -> None:
+        """An empty, loaded collection."""
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=255)
+        schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
+        schema.add_field(ATTRIBUTES, DataType.JSON)
+        indexes = self._client.prepare_index_params()
+        indexes.add_index(VECTOR, index_type=index.type, metric_type=metric.value, params=dict(index.parameters))
+        await self.call(
+            self._client.create_collection,
+            name,
+            schema=schema,
+            index_params=indexes,
+            properties={SETTINGS_PROPERTY: json.dumps(settings, ensure_ascii=False)},
+        )
+
+    async def drop(self, name: str) -> None:
+        await self.call(self._client.drop_collection, name)
+
+    async def create_alias(self, name: str, alias: str) -> None:
+        await self.call(self._client.create_alias, name, alias)
+
+    async def drop_alias(self, alias: str) -> None:
+        await self.call(self._client.drop_alias, alias)
+
+    async def upsert(self, name: str, rows: list[dict[str, Any]]) -> None:
+        await self.call(self._client.upsert, name, rows)
+
+    async def delete(self, name: str, expression: str) -> None:
+        await self.call(self._client.delete, name, filter=expression)
+
+    async def count(self, name: str, consistency: str) -> int:
+        rows = await self.call(
+            self._client.query, name, filter="", output_fields=["count(*)"], consistency_level=consistency
+        )
+        return int(rows[0]["count(*)"])
+
+    async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[dict[str, Any]]:
+        rows = await self.call(
+            self._client.query, name, filter=expression, output_fields=fields, consistency_level=consistency
+        )
+        return list(rows)
+
+    async def page(self, name: str, after: str, size: int, fields: list[str], consistency: str) -> list[dict[str, Any]]:
+        """The rows with the `size` smallest keys after `after`, in order."""
+        # Lite keeps its own order unless it is told that an iterator asks; servers order by key anyhow.
+        ordered = {"iterator": "True"} if self.is_lite else {}
+        rows = await self.call(
+            self._client.query,
+            name,
+            filter=f"{KEY} > {quoted(after)}",
+            limit=size,
+            output_fields=fields,
+            consistency_level=consistency,
+            **ordered,
+        )
+        return sorted(rows, key=lambda row: row[KEY].encode())
+
+    async def search(
+        self,
+        name: str,
+        vectors: list[Any],
+        limit: int,
+        metric: Metric,
+        parameters: Mapping[str, int],
+        fields: list[str],
+        consistency: str,
+    ) -> list[list[dict[str, Any]]]:
+        """The rows nearest to each vector, each with `distance` as the metric has it and `entity`."""
+        answers: Any = await self.call(
+            self._client.search,
+            name,
+            data=vectors,
+            anns_field=VECTOR,
+            limit=limit,
+            output_fields=[KEY, *fields],
+            search_params={"metric_type": metric.value, "params": dict(parameters)},
+            consistency_level=consistency,
+        )
+        return [list(answer) for answer in answers]
+
+    def close(self) -> None:
+        self._workers.close()
+        self._client.close()

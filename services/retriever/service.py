@@ -1,0 +1,249 @@
+"""RetrieverService: validate, call, convert."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format, struct_pb2, timestamp_pb2
+from grpc import aio
+
+from protos import retriever_pb2 as pb
+from protos import retriever_pb2_grpc, types_pb2
+from services.common import __version__
+from services.common.errors import InvalidField, NotBuiltYet
+from services.common.fingerprint import Fingerprint
+from services.common.ids import (
+    check_collection,
+    check_count,
+    check_distinct,
+    check_image_id,
+    check_image_ids,
+    check_range,
+    page_size,
+    page_start,
+    page_token,
+)
+from services.common.interceptors import Context
+from services.retriever.records import Consistency, Hit, Index, Metric, Record, VectorCollection
+from services.retriever.store import VectorStore
+
+NAME = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
+MAX_RECORDS = 1000
+MAX_QUERIES = 64
+MAX_TOP_K = 10_000
+MAX_ATTRIBUTES_BYTES = 64 * 1024
+MAX_DESCRIPTION_CHARS = 1000
+
+METRICS = {
+    types_pb2.METRIC_UNSPECIFIED: Metric.INNER_PRODUCT,
+    types_pb2.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
+    types_pb2.METRIC_COSINE: Metric.COSINE,
+    types_pb2.METRIC_L2: Metric.L2,
+}
+CONSISTENCIES = {
+    types_pb2.CONSISTENCY_UNSPECIFIED: Consistency.BOUNDED,
+    types_pb2.CONSISTENCY_BOUNDED: Consistency.BOUNDED,
+    types_pb2.CONSISTENCY_STRONG: Consistency.STRONG,
+    types_pb2.CONSISTENCY_SESSION: Consistency.SESSION,
+}
+# Build parameters of each type: Milvus's name, default, least, most.
+BUILD_PARAMETERS: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {
+    "FLAT": {},
+    "IVF_FLAT": {"nlist": ("nlist", 1024, 1, 65536)},
+    "IVF_SQ8": {"nlist": ("nlist", 1024, 1, 65536)},
+    "HNSW": {"m": ("M", 16, 4, 64), "ef_construction": ("efConstruction", 200, 8, 512)},
+    "DISKANN": {},
+    "AUTOINDEX": {},
+}
+_INDEX_PREFIX = "INDEX_TYPE_"
+
+
+class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
+    def __init__(self, store: VectorStore) -> None:
+        self._store = store
+
+    def add_to(self, server: aio.Server) -> None:
+        retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(self, server)
+
+    async def CreateVectorCollection(
+        self, request: pb.CreateVectorCollectionRequest, context: Context
+    ) -> pb.CreateVectorCollectionResponse:
+        if len(request.description) > MAX_DESCRIPTION_CHARS:
+            raise InvalidField("description", f"must have at most {MAX_DESCRIPTION_CHARS:,} characters")
+        if request.metric not in METRICS:
+            raise InvalidField("metric", f"{request.metric} is no metric")
+        wanted = VectorCollection(
+            id=check_collection(request.collection),
+            model=Fingerprint.from_message(request.model),
+            metric=METRICS[request.metric],
+            index=self._index(request.index),
+            description=request.description,
+        )
+        return pb.CreateVectorCollectionResponse(collection=_collection(await self._store.create(wanted)))
+
+    async def GetVectorCollection(
+        self, request: pb.GetVectorCollectionRequest, context: Context
+    ) -> pb.GetVectorCollectionResponse:
+        found = await self._store.get(check_collection(request.collection))
+        count = await self._store.count(found.id, Consistency.STRONG)
+        return pb.GetVectorCollectionResponse(collection=_collection(found, count))
+
+    async def ListVectorCollections(
+        self, request: pb.ListVectorCollectionsRequest, context: Context
+    ) -> pb.ListVectorCollectionsResponse:
+        size = page_size(request.page_size)
+        found = await self._store.collections(page_start(request.page_token), size + 1)
+        return pb.ListVectorCollectionsResponse(
+            collections=[_collection(each) for each in found[:size]],
+            next_page_token=page_token(found[size - 1].id) if len(found) > size else "",
+        )
+
+    async def DropVectorCollection(
+        self, request: pb.DropVectorCollectionRequest, context: Context
+    ) -> pb.DropVectorCollectionResponse:
+        return pb.DropVectorCollectionResponse(dropped=await self._store.drop(check_collection(request.collection)))
+
+    async def UpsertVectors(self, request: pb.UpsertVectorsRequest, context: Context) -> pb.UpsertVectorsResponse:
+        check_count(request.records, "records", MAX_RECORDS)
+        records = [_to_record(record, f"records[{place}]") for place, record in enumerate(request.records)]
+        check_distinct([record.image_id for record in records], "records.image_id")
+        await self._store.upsert(check_collection(request.collection), Fingerprint.from_message(request.model), records)
+        return pb.UpsertVectorsResponse()
+
+    async def DeleteVectors(self, request: pb.DeleteVectorsRequest, context: Context) -> pb.DeleteVectorsResponse:
+        await self._store.delete(check_collection(request.collection), check_image_ids(request.image_ids))
+        return pb.DeleteVectorsResponse()
+
+    async def SearchVectors(self, request: pb.SearchVectorsRequest, context: Context) -> pb.SearchVectorsResponse:
+        _no_filter(request)
+        check_count(request.queries, "queries", MAX_QUERIES)
+        check_range(request.top_k, "top_k", 1, MAX_TOP_K)
+        parameters = {field.name: value for field, value in request.parameters.ListFields() if isinstance(value, int)}
+        results = await self._store.search(
+            check_collection(request.collection),
+            Fingerprint.from_message(request.model),
+            [np.array(query.values, dtype=np.float32) for query in request.queries],
+            request.top_k,
+            parameters=parameters,
+            exact=request.exact,
+            with_vectors=request.include_embeddings,
+            consistency=_consistency(request.consistency),
+        )
+        least = request.min_score if request.HasField("min_score") else -math.inf
+        return pb.SearchVectorsResponse(
+            results=[pb.VectorHits(hits=[_hit(hit) for hit in hits if hit.score >= least]) for hits in results]
+        )
+
+    async def GetVectors(self, request: pb.GetVectorsRequest, context: Context) -> pb.GetVectorsResponse:
+        records = await self._store.fetch(
+            check_collection(request.collection),
+            check_image_ids(request.image_ids),
+            request.include_embeddings,
+            _consistency(request.consistency),
+        )
+        return pb.GetVectorsResponse(records=[_from_record(record) for record in records])
+
+    async def ListVectors(self, request: pb.ListVectorsRequest, context: Context) -> pb.ListVectorsResponse:
+        _no_filter(request)
+        size = page_size(request.page_size)
+        records = await self._store.page(
+            check_collection(request.collection),
+            page_start(request.page_token),
+            size + 1,
+            request.include_embeddings,
+            _consistency(request.consistency),
+        )
+        return pb.ListVectorsResponse(
+            records=[_from_record(record) for record in records[:size]],
+            next_page_token=page_token(records[size - 1].image_id) if len(records) > size else "",
+        )
+
+    async def CountVectors(self, request: pb.CountVectorsRequest, context: Context) -> pb.CountVectorsResponse:
+        _no_filter(request)
+        count = await self._store.count(check_collection(request.collection), _consistency(request.consistency))
+        return pb.CountVectorsResponse(count=count)
+
+    async def GetVectorStore(self, request: pb.GetVectorStoreRequest, context: Context) -> pb.GetVectorStoreResponse:
+        return pb.GetVectorStoreResponse(
+            kind=self._store.kind, store_version=await self._store.version(), version=__version__
+        )
+
+    def _index(self, message: types_pb2.IndexSpec) -> Index:
+        if message.type == types_pb2.INDEX_TYPE_UNSPECIFIED:
+            if message.ListFields():
+                raise InvalidField("index.type", "must be set where its parameters are")
+            return self._store.default_index
+        try:
+            name = types_pb2.IndexType.Name(message.type).removeprefix(_INDEX_PREFIX)
+        except ValueError:
+            raise InvalidField("index.type", f"{message.type} is no index type") from None
+        allowed = BUILD_PARAMETERS[name]
+        given = {field.name: value for field, value in message.ListFields() if field.name != "type"}
+        for field, value in given.items():
+            if field not in allowed:
+                raise InvalidField(f"index.{field}", f"is no parameter of {name}")
+            check_range(value, f"index.{field}", *allowed[field][2:])
+        return Index(name, {key: given.get(field, default) for field, (key, default, _, _) in allowed.items()})
+
+
+def _no_filter(request: Any) -> None:
+    if request.HasField("filter"):
+        raise NotBuiltYet("filter")
+
+
+def _consistency(value: types_pb2.Consistency.ValueType) -> Consistency:
+    if value not in CONSISTENCIES:
+        raise InvalidField("consistency", f"{value} is no consistency")
+    return CONSISTENCIES[value]
+
+
+def _collection(found: VectorCollection, count: int = 0) -> pb.VectorCollection:
+    create_time = timestamp_pb2.Timestamp()
+    create_time.FromMilliseconds(round(found.create_time * 1000))
+    names = {key: field for field, (key, *_) in BUILD_PARAMETERS[found.index.type].items()}
+    parameters = {names[key]: value for key, value in found.index.parameters.items()}
+    metric = next(key for key, value in METRICS.items() if value is found.metric and key)
+    return pb.VectorCollection(
+        collection=found.id,
+        model=found.model.to_message(),
+        metric=metric,
+        index=types_pb2.IndexSpec(type=types_pb2.IndexType.Value(_INDEX_PREFIX + found.index.type), **parameters),
+        vector_count=count,
+        create_time=create_time,
+        description=found.description,
+    )
+
+
+def _to_record(message: pb.VectorRecord, field: str) -> Record:
+    if message.attributes.ByteSize() > MAX_ATTRIBUTES_BYTES:
+        raise InvalidField(f"{field}.attributes", f"must have at most {MAX_ATTRIBUTES_BYTES:,} bytes")
+    return Record(
+        check_image_id(message.image_id, f"{field}.image_id"),
+        np.array(message.embedding.values, dtype=np.float32),
+        json_format.MessageToDict(message.attributes),
+    )
+
+
+def _struct(attributes: Mapping[str, Any]) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update(attributes)
+    return struct
+
+
+def _from_record(record: Record) -> pb.VectorRecord:
+    message = pb.VectorRecord(image_id=record.image_id, attributes=_struct(record.attributes))
+    if record.vector is not None:
+        message.embedding.values.extend(record.vector.tolist())
+    return message
+
+
+def _hit(hit: Hit) -> pb.VectorHit:
+    message = pb.VectorHit(
+        image_id=hit.image_id, score=hit.score, distance=hit.distance, attributes=_struct(hit.attributes)
+    )
+    if hit.vector is not None:
+        message.embedding.values.extend(np.asarray(hit.vector).tolist())
+    return message
