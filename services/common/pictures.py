@@ -15,12 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
 
-# Pillow also reads formats that start other programs (EPS) or that are no pictures (PDF, MPEG): not here.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
+# JPEG includes MPO, what phones write. Pillow also reads formats that start other programs (EPS) or that are no pictures (PDF, MPEG): not here.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
 MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
 WHITE = (255, 255, 255, 255)
 # The limit is an argument and is checked below; Pillow's own would warn first.
 Image.MAX_IMAGE_PIXELS = None
+Image.init()  # registers all formats: naming one that is not yet registered is an error
 
 
 @dataclass(frozen=True)

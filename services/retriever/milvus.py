@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 KEY, VECTOR, ATTRIBUTES = "image_id", "embedding", "attributes"
 SETTINGS_PROPERTY = "wentu.settings"
 NOT_FOUND_CODES = frozenset({100, 1600})  # collection, alias
+NOT_LOADED_CODE = 101
 MAX_TOP_K = 16_384  # Milvus's own
 # pymilvus prints every failed call with its stack; the errors raised here say what is needed.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -36,6 +37,10 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 class NoSuchCollection(Exception):
     """Milvus has no collection or alias of that name."""
+
+
+class NotLoaded(Exception):
+    """The collection is there and not in memory: a Lite file forgets that when it is opened again."""
 
 
 def quoted(value: str) -> str:
@@ -69,7 +74,7 @@ class Milvus:
     async def call(self, method: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """`method` of the client on a thread, within the caller's deadline.
 
-        Raises NoSuchCollection, DeadlineExceeded, DependencyUnavailable.
+        Raises NoSuchCollection, NotLoaded, DeadlineExceeded, DependencyUnavailable.
         """
         left = seconds_left()
         timeout = self._timeout_seconds if left is None else min(self._timeout_seconds, left)
@@ -80,6 +85,8 @@ class Milvus:
         except MilvusException as error:
             if error.code in NOT_FOUND_CODES:
                 raise NoSuchCollection(str(error)) from error
+            if error.code == NOT_LOADED_CODE:
+                raise NotLoaded(str(error)) from error
             log.warning("milvus", problem=str(error), code=error.code)
             if left is not None and (now := seconds_left()) is not None and now <= 0:
                 raise DeadlineExceeded("milvus did not answer in time") from error
@@ -115,6 +122,9 @@ class Milvus:
             index_params=indexes,
             properties={SETTINGS_PROPERTY: json.dumps(settings, ensure_ascii=False)},
         )
+
+    async def load(self, name: str) -> None:
+        await self.call(self._client.load_collection, name)
 
     async def drop(self, name: str) -> None:
         await self.call(self._client.drop_collection, name)

@@ -88,7 +88,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: pb.GetVectorCollectionRequest, context: Context
     ) -> pb.GetVectorCollectionResponse:
         found = await self._store.get(check_collection(request.collection))
-        count = await self._store.count(found.id, Consistency.STRONG)
+        count = await self._store.count(found.id, Consistency.STRONG) if request.include_count else 0
         return pb.GetVectorCollectionResponse(collection=_collection(found, count))
 
     async def ListVectorCollections(

@@ -13,7 +13,7 @@ import structlog
 
 from services.common.errors import CollectionExists, CollectionNotFound, InternalError, InvalidField, ModelMismatch
 from services.common.fingerprint import Fingerprint
-from services.retriever.milvus import ATTRIBUTES, KEY, MAX_TOP_K, VECTOR, Milvus, NoSuchCollection, any_of
+from services.retriever.milvus import ATTRIBUTES, KEY, MAX_TOP_K, VECTOR, Milvus, NoSuchCollection, NotLoaded, any_of
 from services.retriever.records import Attributes, Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
 
 log = structlog.get_logger()
@@ -98,7 +98,7 @@ class VectorStore:
         return True
 
     async def count(self, collection: str, consistency: Consistency) -> int:
-        return await self._milvus.count((await self.get(collection)).physical, consistency.value)
+        return int(await self._on(await self.get(collection), self._milvus.count, consistency.value))
 
     async def upsert(self, collection: str, model: Fingerprint, records: Sequence[Record]) -> None:
         """Adds or replaces. Raises CollectionNotFound, ModelMismatch, InvalidField."""
@@ -245,7 +245,11 @@ class VectorStore:
     async def _on(self, found: VectorCollection, operation: Any, *args: Any) -> Any:
         """An operation on the physical collection. Where that is gone, so is what is known of its settings."""
         try:
-            return await operation(found.physical, *args)
+            try:
+                return await operation(found.physical, *args)
+            except NotLoaded:
+                await self._milvus.load(found.physical)
+                return await operation(found.physical, *args)
         except NoSuchCollection:
             self._known.pop(found.id, None)
             raise CollectionNotFound(found.id) from None

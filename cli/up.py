@@ -1,0 +1,178 @@
+"""`wentu up`: the four services as child processes, started in order, watched, and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rich.console import Console
+
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+POLL_SECONDS = 0.1
+TAIL_LINES = 15
+
+
+class UpError(Exception):
+    """The services cannot run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service's name, module, port and flags."""
+
+    name: str
+    module: str
+    port: int
+    flags: tuple[str, ...] = ()
+
+
+@dataclass
+class Child:
+    """A running service and the file that its log goes to."""
+
+    service: Service
+    process: asyncio.subprocess.Process
+    log: Path
+
+
+def services(data: Path, host: str, port: int, model: str, milvus: str, mysql: str) -> list[Service]:
+    """What to run, in the order of starting: the gateway last. Ports: gateway, then one more for each of the others."""
+    encoder, retriever, imagestore = (f"127.0.0.1:{port + offset}" for offset in (1, 2, 3))
+    return [
+        Service("encoder", "services.encoder", port + 1, ("--model", model)),
+        Service("retriever", "services.retriever", port + 2, ("--milvus", milvus or str(data / "milvus.db"))),
+        Service("imagestore", "services.imagestore", port + 3, ("--database", mysql or str(data / "images.db"))),
+        Service(
+            "gateway",
+            "gateway",
+            port,
+            ("--host", host, "--encoder", encoder, "--retriever", retriever, "--imagestore", imagestore),
+        ),
+    ]
+
+
+async def up(wanted: Sequence[Service], data: Path, console: Console) -> None:
+    """Runs until SIGINT or SIGTERM. Raises UpError where a service dies or does not start: the rest is stopped."""
+    for service in wanted:
+        check_port_free(service.port)
+    logs = data / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    children: list[Child] = []
+    started = time.monotonic()
+    try:
+        for service in wanted:
+            children.append(await start(service, logs / f"{service.name}.log"))
+        ready = asyncio.create_task(_all_ready(children))
+        await _until(stop, children, ready)
+        if not stop.is_set():
+            await ready
+            _announce(wanted, data, time.monotonic() - started, console)
+            await _until(stop, children)
+    finally:
+        for child in reversed(children):
+            await _stop(child)
+        console.print("stopped")
+
+
+def check_port_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UpError(f"port {port} is taken; choose others with --port") from error
+
+
+async def start(service: Service, log: Path) -> Child:
+    """The service as a child in a session of its own, so that a Ctrl-C reaches it in order, through this process.
+
+    It holds the other end of its standard input: should this process die, it ends too.
+    """
+    with log.open("ab") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            service.module,
+            "--port",
+            str(service.port),
+            "--exit-with-parent",
+            *service.flags,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    return Child(service, process, log)
+
+
+async def _until(stop: asyncio.Event, children: Sequence[Child], other: asyncio.Task[None] | None = None) -> None:
+    """Returns when `stop` is set or `other` is done. Raises UpError when a child ends."""
+    ends = {asyncio.create_task(child.process.wait()): child for child in children}
+    stopped = asyncio.create_task(stop.wait())
+    waiting: set[asyncio.Task[object]] = {stopped, *ends, *([other] if other else [])}
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (stopped, *ends):
+            task.cancel()
+    if stop.is_set():
+        return
+    for task, child in ends.items():
+        if task in done:
+            tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+            code = child.process.returncode
+            raise UpError(f"{child.service.name} ended with code {code}; its log, {child.log}, ends with:\n{tail}")
+
+
+async def _all_ready(children: Sequence[Child]) -> None:
+    await asyncio.gather(*(_ready(child.service) for child in children))
+
+
+async def _ready(service: Service) -> None:
+    """Returns when the service says that it serves."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2, wait_for_ready=True)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            await asyncio.sleep(POLL_SECONDS)
+    raise UpError(f"{service.name} was not ready within {START_SECONDS:.0f} s")
+
+
+async def _stop(child: Child) -> None:
+    """Asks the child to end, and insists after a while."""
+    if child.process.returncode is not None:
+        return
+    child.process.terminate()
+    try:
+        await asyncio.wait_for(child.process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        child.process.kill()
+        await child.process.wait()
+
+
+def _announce(wanted: Sequence[Service], data: Path, seconds: float, console: Console) -> None:
+    gateway = wanted[-1]
+    console.print(f"ready after {seconds:.1f} s; data and logs in {data}", soft_wrap=True)
+    for service in reversed(wanted):
+        console.print(f"  {service.name:<11} 127.0.0.1:{service.port}")
+    console.print(
+        f"try: wentu import FOLDER --gateway 127.0.0.1:{gateway.port}; Ctrl-C stops all of it", soft_wrap=True
+    )

@@ -1,0 +1,28 @@
+#!/bin/sh
+# The demo: starts all four services on embedded stores, imports the gallery, searches it, and stops.
+# Usage: demo/run.sh FOLDER_OF_THE_WENTU_COMMAND. DEMO_PORT chooses other ports.
+set -eu
+wentu=$1/wentu
+port=${DEMO_PORT:-50050}
+data=.demo
+export WENTU_GATEWAY=127.0.0.1:$port WENTU_COLLECTION=gallery
+
+mkdir -p "$data"
+"$wentu" up --data "$data" --port "$port" >"$data/up.txt" &
+up=$!
+trap 'kill -INT $up 2>/dev/null; wait $up || true' EXIT
+
+echo "Starting the four services ..."
+until grep -q '^ready' "$data/up.txt"; do
+    kill -0 $up 2>/dev/null || { trap - EXIT; wait $up; }
+    sleep 0.2
+done
+cat "$data/up.txt"
+
+"$wentu" import demo/gallery
+"$wentu" search 小狗 -k 5
+"$wentu" search 红色的苹果 -k 5
+"$wentu" search 下雨天打伞 -k 5
+"$wentu" search 踢足球 -k 5
+"$wentu" search 海边的日落 -k 10 --sheet "$data/sheet.png"
+echo "The last result as a contact sheet: $data/sheet.png"

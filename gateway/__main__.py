@@ -1,0 +1,63 @@
+"""python -m gateway: settings, clients, orchestration, server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from gateway import service
+from gateway.clients import Clients, Dependency
+from gateway.libraries import Libraries
+from gateway.pictures import Pictures
+from gateway.search import Searcher
+from gateway.settings import GatewaySettings
+from gateway.status import Status
+from services.common import server
+from services.common.health import Check
+from services.common.logs import configure_logs
+from services.common.settings import load_settings
+
+
+def needs(*dependencies: Dependency) -> Check:
+    """Passes where all of these serve."""
+
+    async def check() -> None:
+        await asyncio.gather(*(dependency.check() for dependency in dependencies))
+
+    return check
+
+
+@asynccontextmanager
+async def running(settings: GatewaySettings) -> AsyncIterator[int]:
+    """A started gateway; yields its port."""
+    async with AsyncExitStack() as stack:
+        clients = Clients(settings)
+        stack.push_async_callback(clients.close)
+        # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
+        register = [
+            service.SearchServicer(Searcher(clients)).add_to,  # type: ignore[abstract]
+            service.ImageServicer(clients, Pictures(clients), settings).add_to,
+            service.CollectionServicer(Libraries(clients)).add_to,
+            service.AdminServicer(Status(clients, f"{settings.host}:{settings.port}")).add_to,  # type: ignore[abstract]
+        ]
+        checks = {
+            "": needs(),  # the gateway itself: with a dependency down it still answers what it can
+            service.SEARCH: needs(clients.encoder, clients.retriever),
+            service.IMAGES: needs(clients.imagestore),
+            service.COLLECTIONS: needs(clients.retriever),
+            service.ADMIN: needs(),
+        }
+        names = [name for name in checks if name]
+        yield await stack.enter_async_context(server.running(settings, names, register, checks))
+
+
+async def main() -> None:
+    settings = load_settings(GatewaySettings, "wentu-gateway")
+    configure_logs("gateway", settings.log_level, settings.log_format)
+    async with running(settings):
+        await server.until_stopped(settings)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

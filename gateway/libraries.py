@@ -1,0 +1,64 @@
+"""Creating, reading and removing collections."""
+
+from __future__ import annotations
+
+from gateway.clients import Clients
+from protos import retriever_pb2
+from protos import search_pb2 as pb
+from services.common.errors import CollectionNotFound
+from services.common.ids import check_collection, page_size
+
+
+class Libraries:
+    """What callers do with collections."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def create(self, request: pb.CreateCollectionRequest) -> pb.Collection:
+        """Raises CollectionExists, InvalidField."""
+        check_collection(request.collection)
+        model = request.model if request.HasField("model") else (await self._clients.get_model()).model
+        made = await self._clients.create_vectors(
+            retriever_pb2.CreateVectorCollectionRequest(
+                collection=request.collection,
+                model=model,
+                metric=request.metric,
+                index=request.index,
+                description=request.description,
+            )
+        )
+        return _collection(made)
+
+    async def get(self, collection: str) -> pb.Collection:
+        """Raises CollectionNotFound."""
+        found = await self._clients.get_collection(check_collection(collection), count=True)
+        counts = await self._clients.count_blobs(collection)
+        return _collection(found, counts.content_bytes)
+
+    async def page(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
+        found = await self._clients.list_collections(page_size(request.page_size), request.page_token)
+        return pb.ListCollectionsResponse(
+            collections=[_collection(each) for each in found.collections], next_page_token=found.next_page_token
+        )
+
+    async def delete(self, collection: str) -> int:
+        """The number of pictures removed. A deletion that was interrupted is finished by repeating it."""
+        there = await self._clients.drop_vectors(check_collection(collection))
+        removed = await self._clients.drop_blobs(collection)
+        if not there and not removed:
+            raise CollectionNotFound(collection)
+        return removed
+
+
+def _collection(found: retriever_pb2.VectorCollection, image_bytes: int = 0) -> pb.Collection:
+    return pb.Collection(
+        id=found.collection,
+        model=found.model,
+        metric=found.metric,
+        index=found.index,
+        image_count=found.vector_count,
+        image_bytes=image_bytes,
+        create_time=found.create_time,
+        description=found.description,
+    )

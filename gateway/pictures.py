@@ -1,0 +1,97 @@
+"""Reading, listing and removing pictures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from gateway.clients import Clients
+from protos import retriever_pb2, types_pb2
+from protos import search_pb2 as pb
+from services.common.errors import CollectionNotFound, InvalidField, NotBuiltYet, WentuError
+from services.common.ids import check_collection, check_image_id, check_image_ids
+
+
+class Pictures:
+    """What callers do with pictures that are there."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def read(self, request: pb.GetImageRequest) -> AsyncIterator[pb.GetImageResponse]:
+        """First the info, then chunks. Works without the retriever. Raises ImageNotFound, CollectionNotFound."""
+        collection, image_id = check_collection(request.collection), check_image_id(request.image_id)
+        if request.rendition not in types_pb2.Rendition.values():
+            raise InvalidField("rendition", f"{request.rendition} is no rendition")
+        try:
+            async for part in self._clients.read_blob(collection, image_id, request.rendition):
+                if part.WhichOneof("part") == "info":
+                    yield pb.GetImageResponse(info=part.info)
+                else:
+                    yield pb.GetImageResponse(chunk=part.chunk)
+        except WentuError as error:
+            if error.reason == "IMAGE_NOT_FOUND":
+                await self._say_if_unknown(collection)
+            raise
+
+    async def details(self, request: pb.GetImageDetailsRequest) -> pb.GetImageDetailsResponse:
+        records = await self._clients.get_vectors(
+            check_collection(request.collection),
+            check_image_ids(request.image_ids),
+            embeddings=request.include_embeddings,
+            strong=True,
+        )
+        return pb.GetImageDetailsResponse(images=await self._with_infos(request.collection, records))
+
+    async def page(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
+        if request.HasField("filter"):
+            raise NotBuiltYet("filter")
+        found = await self._clients.list_vectors(
+            retriever_pb2.ListVectorsRequest(
+                collection=check_collection(request.collection),
+                page_size=request.page_size,
+                page_token=request.page_token,
+            )
+        )
+        images = await self._with_infos(request.collection, found.records)
+        return pb.ListImagesResponse(images=images, next_page_token=found.next_page_token)
+
+    async def delete(self, request: pb.DeleteImagesRequest) -> pb.DeleteImagesResponse:
+        """The vectors go first: a search must not find what has no bytes."""
+        collection = check_collection(request.collection)
+        selection = request.WhichOneof("selection")
+        if selection == "filter":
+            raise NotBuiltYet("filter")
+        if selection is None:
+            raise InvalidField("selection", 'must be set: {"ids": {"image_ids": [...]}}')
+        image_ids = check_image_ids(request.ids.image_ids, "ids.image_ids")
+        await self._clients.delete_vectors(collection, image_ids)
+        gone = set(await self._clients.delete_blobs(collection, image_ids))
+        return pb.DeleteImagesResponse(
+            deleted_count=len(gone),
+            outcomes=[pb.DeleteOutcome(image_id=image_id, deleted=image_id in gone) for image_id in image_ids],
+        )
+
+    async def _with_infos(
+        self, collection: str, records: Sequence[retriever_pb2.VectorRecord]
+    ) -> list[pb.ImageDetails]:
+        """The records whose bytes are there, with what is known of them."""
+        if not records:
+            return []
+        blobs = await self._clients.get_blobs(collection, [record.image_id for record in records])
+        infos = {blob.info.image_id: blob.info for blob in blobs}
+        images = []
+        for record in records:
+            if record.image_id in infos:
+                details = pb.ImageDetails(image=infos[record.image_id], attributes=record.attributes)
+                if record.HasField("embedding"):
+                    details.embedding.CopyFrom(record.embedding)
+                images.append(details)
+        return images
+
+    async def _say_if_unknown(self, collection: str) -> None:
+        """Raises CollectionNotFound where the retriever knows that it is the collection that is missing."""
+        try:
+            await self._clients.get_collection(collection)
+        except WentuError as error:
+            if error.reason == "COLLECTION_NOT_FOUND":
+                raise CollectionNotFound(collection) from error

@@ -1,0 +1,132 @@
+"""A search: the query becomes a vector, the vector becomes hits, the hits get what is known of their pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+from google.protobuf import duration_pb2
+
+from gateway.clients import Clients
+from protos import imagestore_pb2, retriever_pb2
+from protos import search_pb2 as pb
+from services.common.errors import Code, InvalidField, NotBuiltYet, RemoteError, WentuError
+from services.common.ids import check_collection, check_range
+
+log = structlog.get_logger()
+
+DEFAULT_TOP_K = 10
+MAX_TOP_K = 1000
+# Fields of the contract that this version does not look at yet: refused rather than ignored.
+NOT_YET = ("filter", "group_by", "fold_similarity")
+
+
+class Searcher:
+    """Answers searches over the encoder, the retriever and the image store."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def search(self, request: pb.SearchRequest) -> pb.SearchResponse:
+        """Raises InvalidField, CollectionNotFound, ModelMismatch, DependencyUnavailable, DeadlineExceeded."""
+        check_request(request)
+        started = time.perf_counter()
+        try:
+            encoded = await self._clients.encode_texts([request.query.text])
+        except WentuError as error:
+            raise renamed(error, {"texts[0]": "query.text"}) from error
+        [text] = encoded.results
+        encoded_at = time.perf_counter()
+        found = await self._clients.search_vectors(
+            retriever_pb2.SearchVectorsRequest(
+                collection=request.collection,
+                queries=[text.embedding],
+                top_k=request.top_k if request.HasField("top_k") else DEFAULT_TOP_K,
+                model=encoded.model,
+                exact=request.exact,
+                consistency=request.consistency,
+                parameters=request.parameters,
+                min_score=request.min_score if request.HasField("min_score") else None,
+                include_embeddings=pb.HIT_PART_EMBEDDING in request.include,
+            )
+        )
+        hits = found.results[0].hits
+        retrieved_at = time.perf_counter()
+        blobs = await self._blobs(request, [hit.image_id for hit in hits])
+        filled = [_hit(hit, None if blobs is None else blobs[hit.image_id]) for hit in hits if _has_bytes(hit, blobs)]
+        return pb.SearchResponse(
+            hits=filled,
+            model=encoded.model,
+            text_truncated=text.truncated,
+            dropped_hits=len(hits) - len(filled),
+            images_unavailable=blobs is None,
+            timings=pb.SearchTimings(
+                encode=_duration(encoded_at - started),
+                retrieve=_duration(retrieved_at - encoded_at),
+                fetch=_duration(time.perf_counter() - retrieved_at),
+            ),
+        )
+
+    async def _blobs(
+        self, request: pb.SearchRequest, image_ids: Sequence[str]
+    ) -> Mapping[str, imagestore_pb2.Blob] | None:
+        """What the image store knows of the hits, by id; None where it does not answer: ids and scores still count."""
+        if not image_ids:
+            return {}
+        thumbnails = pb.HIT_PART_THUMBNAIL in request.include
+        try:
+            found = await self._clients.get_blobs(request.collection, image_ids, thumbnails=thumbnails)
+        except WentuError as error:
+            if error.code is not Code.UNAVAILABLE:
+                raise
+            log.warning("search without pictures", problem=error.message)
+            return None
+        return {blob.info.image_id: blob for blob in found}
+
+
+def check_request(request: pb.SearchRequest) -> None:
+    """Raises InvalidField for the first field that is not right, NotBuiltYet for one that this version cannot serve."""
+    check_collection(request.collection)
+    kind = request.query.WhichOneof("kind")
+    if kind is None:
+        raise InvalidField("query", 'must be set: {"text": "..."}')
+    if kind != "text":
+        raise NotBuiltYet(f"query.{kind}")
+    if not request.query.text.strip():
+        raise InvalidField("query.text", "must hold a word")
+    if request.HasField("top_k"):
+        check_range(request.top_k, "top_k", 1, MAX_TOP_K)
+    if request.HasField("min_score"):
+        check_range(request.min_score, "min_score", -1, 1)
+    for field in NOT_YET:
+        if request.HasField(field):  # type: ignore[arg-type]
+            raise NotBuiltYet(field)
+    if request.page_token:
+        raise NotBuiltYet("page_token")
+
+
+def renamed(error: WentuError, names: Mapping[str, str]) -> WentuError:
+    """The error with the field's name as this service's caller knows it."""
+    if error.field not in names:
+        return error
+    name = names[error.field]
+    return RemoteError(error.code, error.reason, error.message.replace(error.field, name, 1), field=name)
+
+
+def _has_bytes(hit: retriever_pb2.VectorHit, blobs: Mapping[str, imagestore_pb2.Blob] | None) -> bool:
+    return blobs is None or hit.image_id in blobs
+
+
+def _hit(hit: retriever_pb2.VectorHit, blob: imagestore_pb2.Blob | None) -> pb.Hit:
+    message = pb.Hit(image_id=hit.image_id, score=hit.score, distance=hit.distance, attributes=hit.attributes)
+    if hit.HasField("embedding"):
+        message.embedding.CopyFrom(hit.embedding)
+    if blob is not None:
+        message.image.CopyFrom(blob.info)
+        message.thumbnail = blob.thumbnail
+    return message
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    return duration_pb2.Duration(nanos=round(seconds * 1e9) % 1_000_000_000, seconds=int(seconds))

@@ -1,0 +1,138 @@
+"""The gateway's four services: convert, call, convert."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from grpc import aio
+
+from gateway.clients import Clients
+from gateway.importing import Importer, Outcome, check_if_exists
+from gateway.libraries import Libraries
+from gateway.pictures import Pictures
+from gateway.pipeline import Finished, Pipeline
+from gateway.search import Searcher
+from gateway.settings import GatewaySettings
+from gateway.status import Status
+from protos import admin_pb2, admin_pb2_grpc, search_pb2_grpc, types_pb2
+from protos import search_pb2 as pb
+from services.common.errors import InvalidField
+from services.common.ids import check_collection
+from services.common.interceptors import Context
+from services.common.wire_errors import item_error
+
+SEARCH, IMAGES, COLLECTIONS = (
+    pb.DESCRIPTOR.services_by_name[name].full_name for name in ("SearchService", "ImageService", "CollectionService")
+)
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+
+class SearchServicer(search_pb2_grpc.SearchServiceServicer):
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+
+    def add_to(self, server: aio.Server) -> None:
+        search_pb2_grpc.add_SearchServiceServicer_to_server(self, server)
+
+    async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
+        return await self._searcher.search(request)
+
+
+class ImageServicer(search_pb2_grpc.ImageServiceServicer):
+    def __init__(self, clients: Clients, pictures: Pictures, settings: GatewaySettings) -> None:
+        self._clients = clients
+        self._pictures = pictures
+        self._settings = settings
+
+    def add_to(self, server: aio.Server) -> None:
+        search_pb2_grpc.add_ImageServiceServicer_to_server(self, server)
+
+    async def AddImage(self, request: pb.AddImageRequest, context: Context) -> pb.AddImageResponse:
+        check_if_exists(request.if_exists, "if_exists")
+        importer = await self._importer(check_collection(request.collection), request.if_exists)
+        [outcome] = await importer.add([request.image])
+        if outcome.error is not None:
+            raise outcome.error
+        return pb.AddImageResponse(status=outcome.status, image=outcome.info)
+
+    async def AddImages(
+        self, request_iterator: AsyncIterator[pb.AddImagesRequest], context: Context
+    ) -> AsyncIterator[pb.AddImagesResponse]:
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("part") != "options":
+            raise InvalidField("options", "must come first")
+        collection = check_collection(first.options.collection, "options.collection")
+        check_if_exists(first.options.if_exists, "options.if_exists")
+        importer = await self._importer(collection, first.options.if_exists)
+        async for finished in Pipeline(importer, self._settings).run(_uploads(request_iterator)):
+            yield _response(finished)
+
+    async def GetImage(self, request: pb.GetImageRequest, context: Context) -> AsyncIterator[pb.GetImageResponse]:
+        async for part in self._pictures.read(request):
+            yield part
+
+    async def GetImageDetails(self, request: pb.GetImageDetailsRequest, context: Context) -> pb.GetImageDetailsResponse:
+        return await self._pictures.details(request)
+
+    async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
+        return await self._pictures.page(request)
+
+    async def DeleteImages(self, request: pb.DeleteImagesRequest, context: Context) -> pb.DeleteImagesResponse:
+        return await self._pictures.delete(request)
+
+    async def _importer(self, collection: str, if_exists: types_pb2.IfExists.ValueType) -> Importer:
+        found = await self._clients.get_collection(collection)
+        return Importer(self._clients, found, if_exists, self._settings.max_image_bytes)
+
+
+class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):
+    def __init__(self, libraries: Libraries) -> None:
+        self._libraries = libraries
+
+    def add_to(self, server: aio.Server) -> None:
+        search_pb2_grpc.add_CollectionServiceServicer_to_server(self, server)
+
+    async def CreateCollection(
+        self, request: pb.CreateCollectionRequest, context: Context
+    ) -> pb.CreateCollectionResponse:
+        return pb.CreateCollectionResponse(collection=await self._libraries.create(request))
+
+    async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
+        return pb.GetCollectionResponse(collection=await self._libraries.get(request.collection))
+
+    async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
+        return await self._libraries.page(request)
+
+    async def DeleteCollection(
+        self, request: pb.DeleteCollectionRequest, context: Context
+    ) -> pb.DeleteCollectionResponse:
+        return pb.DeleteCollectionResponse(deleted_image_count=await self._libraries.delete(request.collection))
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def add_to(self, server: aio.Server) -> None:
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(self, server)
+
+    async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Context) -> admin_pb2.GetStatusResponse:
+        return await self._status.get()
+
+
+async def _uploads(requests: AsyncIterator[pb.AddImagesRequest]) -> AsyncIterator[types_pb2.ImageUpload]:
+    async for request in requests:
+        if request.WhichOneof("part") != "image":
+            raise InvalidField("image", "must be set in every message after the first")
+        yield request.image
+
+
+def _response(finished: Finished) -> pb.AddImagesResponse:
+    outcome: Outcome = finished.outcome
+    return pb.AddImagesResponse(
+        image_id=finished.image_id,
+        index=finished.index,
+        status=outcome.status,
+        image=outcome.info,
+        error=item_error(outcome.error) if outcome.error is not None else None,
+    )

@@ -1,0 +1,25 @@
+"""Settings of the gateway."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import MIB, ServerSettings
+
+
+class GatewaySettings(ServerSettings):
+    """WENTU_GATEWAY_NAME in the environment, --name on the command line."""
+
+    model_config = SettingsConfigDict(**{**ServerSettings.model_config, "env_prefix": "WENTU_GATEWAY_"})
+
+    port: int = Field(50050, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    encoder: str = Field("127.0.0.1:50051", description="encoder: host:port, or dns:///name:port for replicas")
+    retriever: str = Field("127.0.0.1:50052", description="retriever: host:port, or dns:///name:port for replicas")
+    imagestore: str = Field("127.0.0.1:50053", description="image store: host:port, or dns:///name:port for replicas")
+    timeout_seconds: float = Field(60, gt=0, description="longest that one call to another service may take")
+    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
+    import_batch: int = Field(32, ge=1, le=64, description="pictures that go through an import together")
+    import_batch_bytes: int = Field(16 * MIB, ge=MIB, le=32 * MIB, description="bytes that go through together")
+    import_workers: int = Field(3, ge=1, le=32, description="batches of one import under way at once")
+    import_waiting: int = Field(128, ge=1, description="pictures of one import that may wait; the stream pauses then")

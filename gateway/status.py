@@ -1,0 +1,60 @@
+"""The state of the services behind the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.clients import Clients, Dependency
+from protos import admin_pb2 as pb
+from services.common import __version__
+from services.common.errors import WentuError
+
+COUNT_PAGE = 1000
+
+
+class Status:
+    """Asks each service for its health and for what it is."""
+
+    def __init__(self, clients: Clients, own_address: str) -> None:
+        self._clients = clients
+        self._own_address = own_address
+
+    async def get(self) -> pb.GetStatusResponse:
+        own = pb.ServiceStatus(
+            name="gateway", address=self._own_address, health=pb.SERVICE_HEALTH_SERVING, version=__version__
+        )
+        others = await asyncio.gather(*(self._one(dependency) for dependency in self._clients.all))
+        return pb.GetStatusResponse(services=[own, *others], collection_count=await self._collections())
+
+    async def _one(self, dependency: Dependency) -> pb.ServiceStatus:
+        status = pb.ServiceStatus(name=dependency.name, address=dependency.address)
+        try:
+            serves = await dependency.serves()
+            status.health = pb.SERVICE_HEALTH_SERVING if serves else pb.SERVICE_HEALTH_NOT_SERVING
+            await self._describe(status)
+        except WentuError:
+            status.health = status.health or pb.SERVICE_HEALTH_UNREACHABLE
+        return status
+
+    async def _describe(self, status: pb.ServiceStatus) -> None:
+        if status.name == "encoder":
+            model = await self._clients.get_model()
+            status.version, status.detail = model.version, f"{model.engine} on {model.device}, {model.precision}"
+            status.model.CopyFrom(model.model)
+        elif status.name == "retriever":
+            vectors = await self._clients.get_vector_store()
+            status.version, status.detail = vectors.version, f"{vectors.kind} {vectors.store_version}"
+        else:
+            blobs = await self._clients.get_blob_store()
+            status.version, status.detail = blobs.version, f"{blobs.kind} {blobs.store_version}"
+
+    async def _collections(self) -> int:
+        count, token = 0, ""
+        try:
+            while True:
+                page = await self._clients.list_collections(COUNT_PAGE, token)
+                count, token = count + len(page.collections), page.next_page_token
+                if not token:
+                    return count
+        except WentuError:
+            return 0
