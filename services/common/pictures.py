@@ -15,7 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
 
-# JPEG includes MPO, what phones write. Pillow also reads formats that start other programs (EPS) or that are no pictures (PDF, MPEG): not here.
+# JPEG includes MPO, which phones write. Pillow also reads formats that start other programs (EPS) or that are no
+# pictures (PDF, MPEG): not here.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
 MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
 WHITE = (255, 255, 255, 255)

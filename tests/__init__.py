@@ -1,0 +1,1 @@
+"""Tests speak gRPC to real processes over real stores."""

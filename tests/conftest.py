@@ -1,0 +1,61 @@
+"""Running systems, shared by the whole session: one on embedded stores, one on real servers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import servers
+from tests.system import System, new_system
+
+
+@pytest.fixture(scope="session")
+def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.milvus(tmp_path_factory.mktemp("milvus")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def mariadb_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.mariadb(tmp_path_factory.mktemp("mariadb")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """`wentu up` on Milvus Lite and SQLite."""
+    with new_system(tmp_path_factory.mktemp("embedded")).running() as system:
+        yield system
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, milvus_address: str, mariadb_address: str) -> Iterator[System]:
+    """`wentu up` on a Milvus server and MariaDB."""
+    data = tmp_path_factory.mktemp("served")
+    with new_system(data, "--milvus", milvus_address, "--mysql", mariadb_address).running() as system:
+        yield system
+
+
+@pytest.fixture(params=["embedded", "served"])
+def system(request: pytest.FixtureRequest) -> System:
+    """Each of the two."""
+    found: System = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def collection(system: System) -> Iterator[str]:
+    """An empty collection of the test's own."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    system.create(name)
+    yield name
+    system.drop(name)
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's root."""
+    return Path(__file__).parent.parent
