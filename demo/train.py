@@ -141,6 +141,9 @@ def train(arguments: argparse.Namespace) -> None:
     concepts = load_concepts(arguments.artwork)
     artwork = Artwork(arguments.artwork, arguments.cache, concepts)
     model = CLIP(**CONFIG).to(memory_format=torch.channels_last)
+    if arguments.init:
+        state = torch.load(arguments.init / "model.pt")["state_dict"]
+        model.load_state_dict({name.removeprefix("module."): value.float() for name, value in state.items()})
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=arguments.lr, betas=(0.9, 0.98))
     resolution = int(str(CONFIG["image_resolution"]))
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("--artwork", type=Path, default=Path("demo/node_modules"))
     parser.add_argument("--cache", type=Path, default=Path("build/artwork"))
     parser.add_argument("--out", type=Path, default=Path("services/encoder/demo_model"))
+    parser.add_argument("--init", type=Path, help="folder of a model to go on from")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--lr", type=float, default=1.5e-3)
