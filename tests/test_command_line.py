@@ -42,7 +42,8 @@ def test_import_a_folder_search_and_delete(embedded: System, name: str, tmp_path
     answer = json.loads(embedded.cli("search", "注册", "-c", name, "-k", "7", "--json", "--sheet", str(sheet)))
     assert len(answer["hits"]) == 7
     assert answer["hits"][0]["imageId"].startswith("动物/")
-    assert Image.open(sheet).size[0] > 500
+    with Image.open(sheet) as drawn:
+        assert drawn.size[0] > 500
     table = embedded.cli("search", "注册", "-c", name, "-k", "3")
     assert answer["hits"][0]["imageId"] in table
     assert f"{answer['hits'][0]['score']:.4f}" in table

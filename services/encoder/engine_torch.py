@@ -14,7 +14,7 @@ _TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class TorchEngine:
-    """cn_clip's module as it is, in one precision."""
+    """cn_clip's module as it is: weights in fp32, and matrix products and convolutions in one precision."""
 
     name = "torch"
 
@@ -22,18 +22,18 @@ class TorchEngine:
         self.device, self.precision = device, precision
         if device == "cpu":
             torch.set_num_threads(threads)
-        self._clip = clip.to(device=device, dtype=_TYPES[precision])
-        self._texts = TextTower(self._clip).eval()
-        # The scaling of pixels stays in fp32: encode_image narrows its result.
-        self._images = ImageTower(self._clip).to(device).eval()
+        self._texts = TextTower(clip).to(device).eval()
+        self._images = ImageTower(clip).to(device).eval()
 
-    @torch.inference_mode()
     def encode_texts(self, ids: npt.NDArray[np.int64]) -> Vectors:
-        return self._back(self._texts(torch.from_numpy(ids).to(self.device)))
+        return self._run(self._texts, torch.from_numpy(ids))
+
+    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
+        return self._run(self._images, torch.from_numpy(pixels))
 
     @torch.inference_mode()
-    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
-        return self._back(self._images(torch.from_numpy(pixels).to(self.device)))
-
-    def _back(self, vectors: torch.Tensor) -> Vectors:
+    def _run(self, tower: torch.nn.Module, inputs: torch.Tensor) -> Vectors:
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=_TYPES[self.precision], enabled=self.precision != "f32"):
+            vectors: torch.Tensor = tower(inputs.to(self.device))
         return unit(vectors.float().cpu().numpy())

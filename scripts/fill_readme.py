@@ -1,0 +1,35 @@
+"""Write the settings tables and a demo's output into both READMEs.
+
+make demo | tee build/demo.txt; python -m scripts.fill_readme build/demo.txt
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from scripts.settings_table import tables
+
+FIRST_LINE = "Starting the four services ..."
+
+
+def between(text: str, name: str, body: str) -> str:
+    """`text` with `body` between the marks of `name`."""
+    marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    pattern = re.compile(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", re.DOTALL)
+    return pattern.sub(lambda _: f"{marks[0]}\n\n{body}\n\n{marks[1]}", text)
+
+
+def main() -> None:
+    for path in (Path("README.md"), Path("README.zh-CN.md")):
+        text = between(path.read_text(encoding="utf-8"), "settings", tables())
+        if len(sys.argv) > 1:
+            output = Path(sys.argv[1]).read_text(encoding="utf-8")
+            shown = "\n".join(line.rstrip() for line in output[output.index(FIRST_LINE) :].strip().splitlines())
+            text = between(text, "demo output", f"```text\n{shown}\n```")
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
