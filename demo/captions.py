@@ -11,17 +11,18 @@ TEMPLATES = ("一个{}", "{}的图片", "一张{}的图", "画着{}", "有{}的�
 JOINS = ("，", " ", "的", "、", "")
 
 
-def draw_caption(concept: Concept, rng: random.Random) -> tuple[str, frozenset[str]]:
-    """A caption and the words it is made of."""
+def draw_caption(concept: Concept, rng: random.Random, name_share: float = 0.4) -> tuple[str, frozenset[str]]:
+    """A caption and the words it is made of. The share `name_share` of captions is the name alone."""
     kind = rng.random()
+    rest = 1 - name_share
     tags = list(concept.tags)
     rng.shuffle(tags)
-    if not tags or kind < 0.40:
+    if not tags or kind < name_share:
         words = [concept.name]
-    elif kind < 0.65:
+    elif kind < name_share + rest * 5 / 12:
         words = [concept.name, *tags[: rng.randint(1, 2)]]
         rng.shuffle(words)
-    elif kind < 0.85:
+    elif kind < name_share + rest * 9 / 12:
         words = tags[: rng.randint(2, 4)]
     else:
         words = tags[:1]

@@ -17,11 +17,12 @@ VARIATION_SELECTOR = "-FE0F"
 
 @dataclass(frozen=True)
 class Concept:
-    """One emoji: `image_id` (its code point), its Chinese `name` and `tags`."""
+    """One emoji: `image_id` (its code point), its Chinese `name` and `tags`, and its `group` (faces, food ...)."""
 
     image_id: int
     name: str
     tags: tuple[str, ...]
+    group: int
 
     @property
     def words(self) -> frozenset[str]:
@@ -37,5 +38,5 @@ def load_concepts(node_modules: Path) -> list[Concept]:
         if "-" in code or entry.get("group") in (None, COMPONENTS_GROUP, FLAGS_GROUP):
             continue
         tags = tuple(tag for tag in entry.get("tags", ()) if not tag.isascii() and tag != entry["label"])
-        concepts.append(Concept(int(code, 16), entry["label"], tags))
+        concepts.append(Concept(int(code, 16), entry["label"], tags, entry["group"]))
     return sorted(concepts, key=lambda concept: concept.image_id)

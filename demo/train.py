@@ -79,6 +79,16 @@ class Artwork:
         )
 
 
+def draw_rows(concepts: list[Concept], count: int, focus_share: float, rng: random.Random) -> list[int]:
+    """Distinct concepts for a batch. The share `focus_share` of batches is filled from two groups first: harder."""
+    rows = list(range(len(concepts)))
+    rng.shuffle(rows)
+    if rng.random() < focus_share:
+        groups = rng.sample(sorted({concept.group for concept in concepts}), 2)
+        rows.sort(key=lambda row: concepts[row].group not in groups)
+    return rows[:count]
+
+
 def trimmed_tokens(texts: list[str]) -> Tensor:
     tokens: Tensor = tokenize(texts)
     return tokens[:, : int(tokens.ne(0).sum(1).max())]
@@ -154,8 +164,9 @@ def train(arguments: argparse.Namespace) -> None:
         rate = arguments.lr * warm * (0.5 + 0.5 * math.cos(math.pi * step / arguments.steps)) + 1e-6
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = rng.sample(range(len(concepts)), arguments.batch)
-        captions, words = zip(*(draw_caption(concepts[row], rng) for row in rows), strict=True)
+        rows = draw_rows(concepts, arguments.batch, arguments.focus_share, rng)
+        drawn = [draw_caption(concepts[row], rng, arguments.name_share) for row in rows]
+        captions, words = zip(*drawn, strict=True)
         matches = torch.tensor(truth(words, [concepts[row] for row in rows]))
         pictures = augment(artwork.sample(rows, rng), resolution, generator)
         model.train()
@@ -188,6 +199,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--name-share", type=float, default=0.4, help="captions that are the name alone")
+    parser.add_argument("--focus-share", type=float, default=0.0, help="batches of two groups of concepts")
     parser.add_argument("--seed", type=int, default=20260)
     parser.add_argument("--every", type=int, default=250)
     train(parser.parse_args())
