@@ -8,9 +8,14 @@ data=.demo
 export WENTU_GATEWAY=127.0.0.1:$port WENTU_COLLECTION=gallery
 
 mkdir -p "$data"
+: >"$data/up.txt"
 "$wentu" up --data "$data" --port "$port" >"$data/up.txt" &
 up=$!
-trap 'kill -INT $up 2>/dev/null; wait $up || true' EXIT
+stop() {
+    kill -INT $up 2>/dev/null || true
+    wait $up || true
+}
+trap stop EXIT
 
 echo "Starting the four services ..."
 until grep -q '^ready' "$data/up.txt"; do

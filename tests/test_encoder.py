@@ -60,6 +60,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         path.unlink()
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Towers converted once: the second precision reads them from the cache."""
+    return tmp_path_factory.mktemp("converted")
+
+
 def load(model: str, architecture: str = "") -> LoadedModel:
     return load_model(model, architecture=architecture, cache=Path("/nonexistent"), hub="huggingface")
 
@@ -74,9 +80,9 @@ def reference(model: LoadedModel, pictures: list[bytes]) -> tuple[npt.NDArray[An
     return tuple((each / each.norm(dim=-1, keepdim=True)).numpy() for each in (texts, images))
 
 
-def make_engine(model: LoadedModel, kind: str, precision: str) -> Engine:
+def make_engine(model: LoadedModel, kind: str, precision: str, cache: Path = Path("/nonexistent/x")) -> Engine:
     if kind == "openvino":
-        return OpenVinoEngine(model.module, model.image_resolution, precision, 2)
+        return OpenVinoEngine(model.module, model.image_resolution, precision, 2, cache)
     import copy
 
     return TorchEngine(copy.deepcopy(model.module), "cpu", precision, 2)
@@ -85,10 +91,11 @@ def make_engine(model: LoadedModel, kind: str, precision: str) -> Engine:
 @pytest.mark.parametrize(
     ("kind", "precision"), [("openvino", "f32"), ("openvino", "bf16"), ("torch", "f32"), ("torch", "bf16")]
 )
-async def test_parity_with_cn_clip(model: LoadedModel, kind: str, precision: str) -> None:
+async def test_parity_with_cn_clip(model: LoadedModel, kind: str, precision: str, converted: Path) -> None:
     pictures = [encoded(drawn(500, 375), "JPEG"), encoded(drawn(64, 300)), gallery()[7].data]
     wanted_texts, wanted_images = reference(model, pictures)
-    encoder = Encoder(model, make_engine(model, kind, precision), EncoderSettings())
+    cache = converted / model.fingerprint.checkpoint_sha256
+    encoder = Encoder(model, make_engine(model, kind, precision, cache), EncoderSettings())
     try:
         texts = np.array([text.vector for text in await encoder.encode_texts(SENTENCES)])
         images = np.array(

@@ -31,10 +31,12 @@ def make_engine(model: LoadedModel, settings: EncoderSettings) -> Engine:
         device = "cuda" if torch.cuda.is_available() and settings.engine != "openvino" else "cpu"
     has_openvino = importlib.util.find_spec("openvino") is not None
     if settings.engine == "openvino" or (settings.engine == "auto" and device == "cpu" and has_openvino):
-        from services.encoder.engine_openvino import OpenVinoEngine, best_precision
+        from services.encoder.engine_openvino import OpenVinoEngine, best_precision, cache_name
 
         precision = best_precision() if settings.precision == "auto" else settings.precision
-        return OpenVinoEngine(model.module, model.image_resolution, precision, settings.threads)
+        known = cache_name(model.fingerprint.checkpoint_sha256, model.fingerprint.preprocessing_version)
+        cache = settings.compiled_cache.expanduser() / known
+        return OpenVinoEngine(model.module, model.image_resolution, precision, settings.threads, cache)
     if settings.precision == "auto":
         return TorchEngine(model.module, device, "f32" if device == "cpu" else "f16", settings.threads)
     return TorchEngine(model.module, device, settings.precision, settings.threads)

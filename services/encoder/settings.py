@@ -26,6 +26,9 @@ class EncoderSettings(ServerSettings):
         description="for a checkpoint file without a config.json beside it: the name of cn_clip that it was tuned from",
     )
     model_cache: Path = Field(Path("~/.cache/clip"), description="folder for checkpoints that cn_clip downloads")
+    compiled_cache: Path = Field(
+        Path("~/.cache/wentu"), description="folder for models converted for OpenVINO: the next start is faster"
+    )
     hub: Literal["huggingface", "modelscope"] = Field("huggingface", description="where cn_clip downloads from")
     engine: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: torch where there is a CUDA device, openvino elsewhere"
