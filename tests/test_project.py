@@ -92,11 +92,11 @@ def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
     for service in ("SearchService", "ImageService", "CollectionService", "AdminService"):
         assert f"wentu.v1.{service}" in answers["list"]
     found = json.loads(answers["wentu.v1.SearchService/Search"])
-    assert [hit["imageId"] for hit in found["hits"]] == ["sheet"]
+    assert [hit["image_id"] for hit in found["hits"]] == ["sheet"]
     assert found["hits"][0]["attributes"] == {"year": 2026}
     assert '"chunk"' in answers["wentu.v1.ImageService/GetImage"]
-    assert json.loads(answers["wentu.v1.CollectionService/GetCollection"])["collection"]["imageCount"] == "1"
-    assert json.loads(answers["wentu.v1.ImageService/DeleteImages"])["deletedCount"] == "1"
+    assert json.loads(answers["wentu.v1.CollectionService/GetCollection"])["collection"]["image_count"] == "1"
+    assert json.loads(answers["wentu.v1.ImageService/DeleteImages"])["deleted_count"] == "1"
 
 
 def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embedded: System) -> None:

@@ -70,6 +70,6 @@ def page_token(last_key: str) -> str:
 def page_start(token: str, field: str = "page_token") -> str:
     """The key that a page starts after; '' for the first page."""
     try:
-        return base64.urlsafe_b64decode(token.encode("ascii")).decode()
+        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError) as error:
         raise InvalidField(field, "is not a token of this service") from error

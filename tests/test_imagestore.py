@@ -1,0 +1,173 @@
+"""The image store by itself, on SQLite and on MariaDB: one suite for both."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from grpc import aio
+from PIL import Image
+from pydantic import SecretStr
+
+from protos import imagestore_pb2 as pb
+from protos import imagestore_pb2_grpc, types_pb2
+from services.imagestore.__main__ import running
+from services.imagestore.settings import ImageStoreSettings
+from tests import servers
+from tests.pictures import drawn, encoded, noise
+from tests.system import refusal
+
+if TYPE_CHECKING:  # the asynchronous stubs exist for type checkers alone
+    Stub = imagestore_pb2_grpc.ImageStoreServiceAsyncStub
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+async def stub(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stub]:
+    database = str(tmp_path / "images.db")
+    if request.param == "mariadb":
+        database = request.getfixturevalue("mariadb_address")
+    settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0)
+    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        made = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+        await made.DropBlobs(pb.DropBlobsRequest(collection="c"))
+        yield made
+
+
+async def put(stub: Stub, **blobs: bytes) -> None:
+    uploads = [pb.BlobUpload(image_id=image_id, data=data) for image_id, data in blobs.items()]
+    await stub.PutBlobs(pb.PutBlobsRequest(collection="c", blobs=uploads))
+
+
+async def counts(stub: Stub) -> tuple[int, int, int]:
+    found = await stub.CountBlobs(pb.CountBlobsRequest(collection="c"))
+    return found.count, found.content_count, found.content_bytes
+
+
+async def test_the_same_bytes_are_one_content(stub: Stub) -> None:
+    one, two = os.urandom(5000), os.urandom(3000)
+    await put(stub, a=one, b=one, c=two)
+    assert await counts(stub) == (3, 2, 8000)
+    await put(stub, a=two)  # replaced: `one` is still b's
+    assert await counts(stub) == (3, 2, 8000)
+    await stub.DeleteBlobs(pb.DeleteBlobsRequest(collection="c", image_ids=["b", "nope"]))
+    assert await counts(stub) == (2, 1, 3000)
+    got = await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=["c", "b", "a"], include_data=True))
+    assert [(blob.info.image_id, blob.data) for blob in got.blobs] == [("c", two), ("a", two)]
+    dropped = await stub.DropBlobs(pb.DropBlobsRequest(collection="c"))
+    assert dropped.deleted_count == 2
+    assert await counts(stub) == (0, 0, 0)
+
+
+async def test_ids_are_compared_byte_by_byte(stub: Stub) -> None:
+    ids = ["a", "A", "a ", "ä", "a\u0308", "ß", "ss", "中", "😀", "'", "%", "_"]
+    await stub.PutBlobs(
+        pb.PutBlobsRequest(collection="c", blobs=[pb.BlobUpload(image_id=each, data=each.encode()) for each in ids])
+    )
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = await stub.ListBlobs(pb.ListBlobsRequest(collection="c", page_size=5, page_token=token))
+        seen += [info.image_id for info in page.infos]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == sorted(ids, key=str.encode)
+
+
+async def test_streams_in_chunks_with_a_checksum(stub: Stub) -> None:
+    data = os.urandom(3_000_000)
+    digest = hashlib.sha256(data).hexdigest()
+
+    async def write(sha256: str) -> pb.WriteBlobResponse:
+        head = pb.WriteBlobHead(collection="c", blob=pb.BlobUpload(image_id="big"), sha256=sha256)
+        parts = [pb.WriteBlobRequest(head=head)]
+        parts += [pb.WriteBlobRequest(chunk=data[at : at + 700_000]) for at in range(0, len(data), 700_000)]
+        return await stub.WriteBlob(iter(parts))
+
+    with pytest.raises(aio.AioRpcError) as caught:
+        await write("0" * 64)
+    assert refusal(caught.value).reason == "CHECKSUM_MISMATCH"
+    assert (await write(digest)).info.size_bytes == len(data)
+    parts = [part async for part in stub.ReadBlob(pb.ReadBlobRequest(collection="c", image_id="big"))]
+    assert parts[0].info.sha256 == digest
+    assert b"".join(part.chunk for part in parts[1:]) == data
+    assert max(len(part.chunk) for part in parts) <= 256 * 1024
+
+
+async def test_thumbnails_are_made_once_and_go_with_their_content(stub: Stub) -> None:
+    await put(stub, photo=encoded(drawn(1000, 500), "JPEG"), text=b"no picture")
+    request = pb.GetBlobsRequest(collection="c", image_ids=["photo", "text"], include_thumbnails=True)
+    first, again = await stub.GetBlobs(request), await stub.GetBlobs(request)
+    assert first == again
+    photo, text = first.blobs
+    with Image.open(io.BytesIO(photo.thumbnail)) as small:
+        assert (small.format, small.size) == ("WEBP", (256, 128))
+    assert text.thumbnail == b""
+    thumbnail = pb.ReadBlobRequest(collection="c", image_id="photo", rendition=types_pb2.RENDITION_THUMBNAIL)
+    info = (await anext(aiter(stub.ReadBlob(thumbnail)))).info
+    assert (info.media_type, info.width, info.height) == ("image/webp", 256, 128)
+    await stub.DeleteBlobs(pb.DeleteBlobsRequest(collection="c", image_ids=["photo"]))
+    with pytest.raises(aio.AioRpcError) as caught:
+        await anext(aiter(stub.ReadBlob(thumbnail)))
+    assert refusal(caught.value).reason == "IMAGE_NOT_FOUND"
+
+
+async def test_writers_side_by_side_lose_no_bytes(stub: Stub) -> None:
+    """The same contents put and deleted under many ids at once: whatever id is left has its bytes."""
+    contents = [noise(seed, 16) for seed in range(3)]
+
+    async def writer(number: int) -> None:
+        for turn in range(8):
+            data = contents[(number + turn) % 3]
+            await put(stub, **{f"w{number}": data, "shared": data})
+            if turn % 2:
+                await stub.DeleteBlobs(pb.DeleteBlobsRequest(collection="c", image_ids=[f"w{number}", "shared"]))
+        await put(stub, **{f"w{number}": contents[number % 3]})
+
+    await asyncio.gather(*map(writer, range(6)))
+    ids = [f"w{number}" for number in range(6)]
+    got = await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=ids, include_data=True))
+    assert [blob.data for blob in got.blobs] == [contents[number % 3] for number in range(6)]
+    images, kept, _ = await counts(stub)
+    assert (images, kept) in ((6, 3), (7, 3))
+
+
+async def test_mistakes_name_their_fields(stub: Stub) -> None:
+    blob = pb.BlobUpload(image_id="a", data=b"x")
+    cases: dict[str, pb.PutBlobsRequest] = {
+        "collection": pb.PutBlobsRequest(collection="No", blobs=[blob]),
+        "blobs": pb.PutBlobsRequest(collection="c"),
+        "blobs.image_id[1]": pb.PutBlobsRequest(collection="c", blobs=[blob, blob]),
+        "blobs[0].data": pb.PutBlobsRequest(collection="c", blobs=[pb.BlobUpload(image_id="a")]),
+        "blobs[0].image_id": pb.PutBlobsRequest(collection="c", blobs=[pb.BlobUpload(data=b"x")]),
+    }
+    for field, request in cases.items():
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.PutBlobs(request)
+        assert refusal(caught.value).fields == (field,)
+    with pytest.raises(aio.AioRpcError) as caught:
+        await stub.ListBlobs(pb.ListBlobsRequest(collection="c", page_token="!"))
+    assert refusal(caught.value).fields == ("page_token",)
+
+
+async def test_a_picture_beyond_max_allowed_packet(tmp_path: Path) -> None:
+    """It is refused with the figure, before it is sent; the connection stays usable."""
+    with servers.mariadb(tmp_path, "--max-allowed-packet=1M") as address:
+        settings = ImageStoreSettings(port=0, database=SecretStr(address), shutdown_grace_seconds=0)
+        async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+            for size in (1_200_000, 600_000):  # a statement writes bytes as hexadecimal digits: two for one
+                with pytest.raises(aio.AioRpcError) as caught:
+                    await put(stub, big=os.urandom(size))
+                refused = refusal(caught.value)
+                assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE")
+                assert "1,048,576" in refused.message
+            await put(stub, small=os.urandom(480_000))
+            assert await counts(stub) == (1, 1, 480_000)
