@@ -28,19 +28,20 @@ class Cell:
 
 
 def draw_sheet(title: str, cells: Sequence[Cell], path: Path) -> None:
-    """Writes the results, best first, under a title."""
+    """Writes the results, best first, under a title where this machine has a font for it."""
     columns = min(COLUMNS, max(1, len(cells)))
     rows = -(-len(cells) // columns)
-    step_x, step_y = CELL_PIXELS + GAP_PIXELS, CELL_PIXELS + LABEL_PIXELS + GAP_PIXELS
-    sheet = Image.new("RGB", (GAP_PIXELS + columns * step_x, TITLE_PIXELS + GAP_PIXELS + rows * step_y), "white")
-    draw = ImageDraw.Draw(sheet)
     chinese = chinese_font()
+    title_pixels = TITLE_PIXELS if chinese else 0
+    step_x, step_y = CELL_PIXELS + GAP_PIXELS, CELL_PIXELS + LABEL_PIXELS + GAP_PIXELS
+    sheet = Image.new("RGB", (GAP_PIXELS + columns * step_x, title_pixels + GAP_PIXELS + rows * step_y), "white")
+    draw = ImageDraw.Draw(sheet)
     if chinese:
         draw.text((GAP_PIXELS, 8), title, fill="black", font=ImageFont.truetype(chinese, 24))
     small = ImageFont.truetype(chinese, 14) if chinese else ImageFont.load_default(14)
     for place, cell in enumerate(cells):
         left = GAP_PIXELS + place % columns * step_x
-        top = TITLE_PIXELS + GAP_PIXELS + place // columns * step_y
+        top = title_pixels + GAP_PIXELS + place // columns * step_y
         with Image.open(io.BytesIO(cell.data)) as image:
             picture = image.convert("RGB")
         picture.thumbnail((CELL_PIXELS, CELL_PIXELS))

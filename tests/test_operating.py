@@ -136,6 +136,34 @@ def test_without_the_retriever_pictures_are_read(fleet: Fleet) -> None:
     assert len(fleet.system.search("c", "笑脸").hits) == 10
 
 
+def test_a_dead_encoder_replica_is_left_out(fleet: Fleet) -> None:
+    """Two encoders behind one gateway take their shares; one is killed while searches go on, and none of them fails."""
+    first = free_ports(2)
+    replicas = [f"127.0.0.1:{first}", fleet.at(1)]
+    gateway = System(fleet.data, first + 1, ())
+    encoder = [sys.executable, "-m", "services.encoder", "--port", str(first)]
+    door = [sys.executable, "-m", "gateway", "--port", str(first + 1), "--encoder", f"ipv4:{','.join(replicas)}"]
+    others = ["--retriever", fleet.at(2), "--imagestore", fleet.at(3)]
+    log = fleet.data / "replicas.log"
+    with process(encoder, log) as second, process([*door, *others], log):
+        eventually(lambda: is_serving(replicas[0]) and is_serving(gateway.address))
+        eventually(lambda: health(gateway.address, "wentu.v1.SearchService") == "SERVING")
+
+        def shared() -> bool:
+            assert gateway.search("c", "笑脸").hits
+            return served_texts(log) > 10
+
+        eventually(shared)
+        for number in range(100):
+            if number == 20:
+                end(second, signal.SIGKILL)
+            assert gateway.search("c", "笑脸").hits
+
+
+def served_texts(log: Path) -> int:
+    return sum("EncodeTexts" in line and '"service": "encoder"' in line for line in log.read_text().splitlines())
+
+
 def test_a_service_stops_when_asked(fleet: Fleet) -> None:
     child = fleet.children["encoder"]
     child.send_signal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ class Batcher(Generic[Item]):
         self._max_batch, self._max_queue = max_batch, max_queue
         self._queue: deque[_Waiting[Item]] = deque()
         self._arrived = asyncio.Event()
+        self._last_success = -math.inf
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._worker = asyncio.create_task(self._work(), name=name)
 
@@ -62,6 +64,12 @@ class Batcher(Generic[Item]):
             for each in waiting:
                 each.result.cancel()
 
+    async def check(self, item: Item, fresh_seconds: float) -> None:
+        """Passes where a batch was computed in the last `fresh_seconds`, or where `item` is computed now."""
+        self.check_room(0)
+        if time.monotonic() - self._last_success > fresh_seconds:
+            await self.submit([item])
+
     async def close(self) -> None:
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
@@ -86,6 +94,7 @@ class Batcher(Generic[Item]):
                     if not each.result.done():
                         each.result.set_exception(error)
                 continue
+            self._last_success = time.monotonic()
             for each, vector in zip(batch, vectors, strict=True):
                 if not each.result.done():
                     each.result.set_result(vector)

@@ -23,7 +23,8 @@ Result = TypeVar("Result")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 DEADLOCK_CODES = frozenset({1213, 1205})  # deadlock found, lock wait timeout
-ATTEMPTS = 5
+ATTEMPTS = 10
+MAX_PAUSE_SECONDS = 0.5
 # Room in a packet for the statement around a picture's bytes.
 STATEMENT_BYTES = 64 * 1024
 
@@ -69,7 +70,7 @@ class Database:
                 if code not in DEADLOCK_CODES or attempt == ATTEMPTS:
                     raise
                 log.info("deadlock", attempt=attempt)
-                time.sleep(random.uniform(0, 0.02 * attempt))
+                time.sleep(random.uniform(0, min(0.01 * 2**attempt, MAX_PAUSE_SECONDS)))
         raise AssertionError("unreachable")
 
     def packet_excess(self, data: bytes) -> int | None:

@@ -95,7 +95,7 @@ class BlobStore:
                     f"blobs[{place}].data",
                     f"has {len(upload.data):,} bytes, which the database's max_allowed_packet of {limit:,} cannot take",
                 )
-        return await self._run(self.database.write, lambda connection: self._put(connection, collection, uploads))
+        return await self._run(self.database.write, lambda c: _put(c, collection, uploads))
 
     async def infos(self, collection: str, image_ids: Sequence[str]) -> list[Info]:
         """Those that are there, in the order of `image_ids`."""
@@ -179,38 +179,6 @@ class BlobStore:
             log.warning("database", problem=str(error.__cause__ or error)[:500])
             raise DependencyUnavailable(self.database.kind, "it does not answer or refused the request") from error
 
-    def _put(self, connection: Connection, collection: str, uploads: Sequence[Upload]) -> list[Info]:
-        now = int(time.time() * 1000)
-        by_hash = {hashlib.sha256(upload.data).digest(): upload.data for upload in uploads}
-        hashes = {upload.image_id: hashlib.sha256(upload.data).digest() for upload in uploads}
-        # Contents are locked before pictures are read, everywhere and in one order: a delete that runs beside this
-        # either finds the new reference or has removed the content before it is looked for here.
-        present = _lock_contents(connection, collection, by_hash)
-        missing = [
-            {"collection": collection, "sha256": sha256, "size_bytes": len(by_hash[sha256]), "data": by_hash[sha256]}
-            for sha256 in sorted(by_hash)
-            if sha256 not in present
-        ]
-        for row in missing:
-            connection.execute(_insert_content(connection), row)
-        before = _by_id(connection, collection, list(hashes))
-        infos = [
-            Info(
-                upload.image_id,
-                hashes[upload.image_id].hex(),
-                upload.media_type,
-                len(upload.data),
-                upload.width,
-                upload.height,
-                now,
-            )
-            for upload in uploads
-        ]
-        connection.execute(_upsert_image(connection), [_row(collection, info) for info in infos])
-        replaced = {bytes.fromhex(info.sha256) for info in before.values()} - by_hash.keys()
-        _release(connection, collection, replaced)
-        return infos
-
     async def _thumbnails(self, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
         """Thumbnails by content; those that are missing are made and kept."""
         wanted = set(hashes)
@@ -235,6 +203,30 @@ class BlobStore:
             row = {"collection": collection, "sha256": sha256, "data": found[sha256]}
             await self._run(self.database.write, partial(_keep_thumbnail, row=row))
         return {sha256.hex(): data for sha256, data in found.items()}
+
+
+def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> list[Info]:
+    now = int(time.time() * 1000)
+    hashes = [hashlib.sha256(upload.data).digest() for upload in uploads]
+    data = {sha256: upload.data for sha256, upload in zip(hashes, uploads, strict=True)}
+    image_ids = [upload.image_id for upload in uploads]
+    replaced = {bytes.fromhex(info.sha256) for info in _by_id(connection, collection, image_ids).values()}
+    # Every writer locks contents first and pictures then, both in order: a delete that runs beside this either finds
+    # the new reference or has removed the content before it is looked for here, and hardly two writers deadlock.
+    present = _lock_contents(connection, collection, data.keys() | replaced)
+    for sha256 in sorted(data.keys() - present):
+        row = {"collection": collection, "sha256": sha256, "size_bytes": len(data[sha256]), "data": data[sha256]}
+        connection.execute(_insert_content(connection), row)
+    # Looked at again: what was replaced between the first look and the locks is to be released too.
+    replaced |= {bytes.fromhex(info.sha256) for info in _by_id(connection, collection, image_ids).values()}
+    infos = [
+        Info(upload.image_id, sha256.hex(), upload.media_type, len(upload.data), upload.width, upload.height, now)
+        for upload, sha256 in zip(uploads, hashes, strict=True)
+    ]
+    in_order = sorted(infos, key=lambda info: info.image_id.encode())
+    connection.execute(_upsert_image(connection), [_row(collection, info) for info in in_order])
+    _release(connection, collection, replaced - data.keys())
+    return infos
 
 
 def _insert(connection: Connection) -> Any:
@@ -280,9 +272,10 @@ def _lock_contents(connection: Connection, collection: str, hashes: Iterable[byt
 
 
 def _delete(connection: Connection, collection: str, image_ids: Sequence[str]) -> set[str]:
-    before = _by_id(connection, collection, image_ids)
-    hashes = {bytes.fromhex(info.sha256) for info in before.values()}
+    hashes = {bytes.fromhex(info.sha256) for info in _by_id(connection, collection, image_ids).values()}
     _lock_contents(connection, collection, hashes)
+    before = _by_id(connection, collection, image_ids)  # looked at again: it may have been replaced meanwhile
+    hashes |= {bytes.fromhex(info.sha256) for info in before.values()}
     connection.execute(
         delete(images).where(
             images.c.collection == collection, images.c.image_id.in_([image_id.encode() for image_id in image_ids])
@@ -293,10 +286,9 @@ def _delete(connection: Connection, collection: str, image_ids: Sequence[str]) -
 
 
 def _release(connection: Connection, collection: str, hashes: set[bytes]) -> None:
-    """Removes those of the contents that no picture has any more."""
+    """Removes those of the contents that no picture has any more. Their rows must be locked."""
     if not hashes:
         return
-    _lock_contents(connection, collection, hashes)
     used = exists().where(images.c.collection == contents.c.collection, images.c.sha256 == contents.c.sha256)
     connection.execute(
         delete(contents).where(contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes)), ~used)
