@@ -10,6 +10,7 @@ from gateway import service
 from gateway.clients import Clients, Dependency
 from gateway.libraries import Libraries
 from gateway.pictures import Pictures
+from gateway.scoring import Scorer
 from gateway.search import Searcher
 from gateway.settings import GatewaySettings
 from gateway.status import Status
@@ -36,7 +37,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         stack.push_async_callback(clients.close)
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
-            service.SearchServicer(Searcher(clients)).add_to,  # type: ignore[abstract]
+            service.SearchServicer(Searcher(clients), Scorer(clients)).add_to,  # type: ignore[abstract]
             service.ImageServicer(clients, Pictures(clients), settings).add_to,
             service.CollectionServicer(Libraries(clients)).add_to,
             service.AdminServicer(Status(clients, f"{settings.host}:{settings.port}")).add_to,  # type: ignore[abstract]

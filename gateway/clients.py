@@ -83,6 +83,11 @@ class Clients:
         async with calling("encoder"):
             return await self._encoder.EncodeImages(request, **outgoing(self._limit_seconds))
 
+    async def compare_texts(self, image: bytes, texts: Sequence[str]) -> encoder_pb2.CompareTextsResponse:
+        request = encoder_pb2.CompareTextsRequest(image=image, texts=texts)
+        async with calling("encoder"):
+            return await self._encoder.CompareTexts(request, **outgoing(self._limit_seconds))
+
     async def create_vectors(
         self, request: retriever_pb2.CreateVectorCollectionRequest
     ) -> retriever_pb2.VectorCollection:

@@ -11,6 +11,7 @@ from gateway.importing import Importer, Outcome, check_if_exists
 from gateway.libraries import Libraries
 from gateway.pictures import Pictures
 from gateway.pipeline import Finished, Pipeline
+from gateway.scoring import Scorer
 from gateway.search import Searcher
 from gateway.settings import GatewaySettings
 from gateway.status import Status
@@ -28,14 +29,18 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: Searcher, scorer: Scorer) -> None:
         self._searcher = searcher
+        self._scorer = scorer
 
     def add_to(self, server: aio.Server) -> None:
         search_pb2_grpc.add_SearchServiceServicer_to_server(self, server)
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         return await self._searcher.search(request)
+
+    async def ScoreTexts(self, request: pb.ScoreTextsRequest, context: Context) -> pb.ScoreTextsResponse:
+        return await self._scorer.score(request)
 
 
 class ImageServicer(search_pb2_grpc.ImageServiceServicer):

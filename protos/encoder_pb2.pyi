@@ -349,7 +349,7 @@ class CompareTextsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextSimilarity]:
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TextSimilarity]:
         """One a text, in the order of the request."""
 
     @_builtins.property
@@ -359,7 +359,7 @@ class CompareTextsResponse(_message.Message):
     def __init__(
         self,
         *,
-        results: _abc.Iterable[Global___TextSimilarity] | None = ...,
+        results: _abc.Iterable[_types_pb2.TextSimilarity] | None = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
@@ -369,33 +369,3 @@ class CompareTextsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompareTextsResponse: _TypeAlias = CompareTextsResponse  # noqa: Y015
-
-@_typing.final
-class TextSimilarity(_message.Message):
-    """How well a text describes the picture."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SCORE_FIELD_NUMBER: _builtins.int
-    LOGIT_FIELD_NUMBER: _builtins.int
-    PROBABILITY_FIELD_NUMBER: _builtins.int
-    score: _builtins.float
-    """Cosine similarity."""
-    logit: _builtins.float
-    """The model's scale times the score."""
-    probability: _builtins.float
-    """Softmax of the logits over the texts of the request."""
-    def __init__(
-        self,
-        *,
-        score: _builtins.float = ...,
-        logit: _builtins.float = ...,
-        probability: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logit", b"logit", "probability", b"probability", "score", b"score"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TextSimilarity: _TypeAlias = TextSimilarity  # noqa: Y015

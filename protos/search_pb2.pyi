@@ -557,6 +557,98 @@ class BatchSearchResult(_message.Message):
 Global___BatchSearchResult: _TypeAlias = BatchSearchResult  # noqa: Y015
 
 @_typing.final
+class StoredImage(_message.Message):
+    """A picture that is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Id of the collection."""
+    image_id: _builtins.str
+    """The picture's id."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_id", b"image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredImage: _TypeAlias = StoredImage  # noqa: Y015
+
+@_typing.final
+class ScoreTextsRequest(_message.Message):
+    """Request of ScoreTexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    image: _builtins.bytes
+    """The file's bytes."""
+    @_builtins.property
+    def stored(self) -> Global___StoredImage:
+        """One that is stored."""
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 256 texts, each not blank and at most 10,000 characters."""
+
+    def __init__(
+        self,
+        *,
+        image: _builtins.bytes = ...,
+        stored: Global___StoredImage | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "picture", b"picture", "stored", b"stored"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "picture", b"picture", "stored", b"stored", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_picture: _TypeAlias = _typing.Literal["image", "stored"]  # noqa: Y015
+    _WhichOneofArgType_picture: _TypeAlias = _typing.Literal["picture", b"picture"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_picture) -> _WhichOneofReturnType_picture | None: ...
+
+Global___ScoreTextsRequest: _TypeAlias = ScoreTextsRequest  # noqa: Y015
+
+@_typing.final
+class ScoreTextsResponse(_message.Message):
+    """Response of ScoreTexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TextSimilarity]:
+        """One a text, in the order of the request."""
+
+    @_builtins.property
+    def model(self) -> _types_pb2.ModelFingerprint:
+        """The model that made them."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_types_pb2.TextSimilarity] | None = ...,
+        model: _types_pb2.ModelFingerprint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTextsResponse: _TypeAlias = ScoreTextsResponse  # noqa: Y015
+
+@_typing.final
 class FindDuplicatesRequest(_message.Message):
     """Request of FindDuplicates."""
 

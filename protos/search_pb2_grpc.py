@@ -45,6 +45,11 @@ class SearchServiceStub:
                 request_serializer=protos_dot_search__pb2.BatchSearchRequest.SerializeToString,
                 response_deserializer=protos_dot_search__pb2.BatchSearchResponse.FromString,
                 _registered_method=True)
+        self.ScoreTexts = channel.unary_unary(
+                '/wentu.v1.SearchService/ScoreTexts',
+                request_serializer=protos_dot_search__pb2.ScoreTextsRequest.SerializeToString,
+                response_deserializer=protos_dot_search__pb2.ScoreTextsResponse.FromString,
+                _registered_method=True)
         self.FindDuplicates = channel.unary_stream(
                 '/wentu.v1.SearchService/FindDuplicates',
                 request_serializer=protos_dot_search__pb2.FindDuplicatesRequest.SerializeToString,
@@ -70,6 +75,13 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScoreTexts(self, request, context):
+        """How well each of several texts describes a picture: similarities, and shares that add up to 1.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FindDuplicates(self, request, context):
         """Pairs of pictures of a collection that are nearly the same, as they are found.
         """
@@ -89,6 +101,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.BatchSearch,
                     request_deserializer=protos_dot_search__pb2.BatchSearchRequest.FromString,
                     response_serializer=protos_dot_search__pb2.BatchSearchResponse.SerializeToString,
+            ),
+            'ScoreTexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreTexts,
+                    request_deserializer=protos_dot_search__pb2.ScoreTextsRequest.FromString,
+                    response_serializer=protos_dot_search__pb2.ScoreTextsResponse.SerializeToString,
             ),
             'FindDuplicates': grpc.unary_stream_rpc_method_handler(
                     servicer.FindDuplicates,
@@ -151,6 +168,33 @@ class SearchService:
             '/wentu.v1.SearchService/BatchSearch',
             protos_dot_search__pb2.BatchSearchRequest.SerializeToString,
             protos_dot_search__pb2.BatchSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreTexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wentu.v1.SearchService/ScoreTexts',
+            protos_dot_search__pb2.ScoreTextsRequest.SerializeToString,
+            protos_dot_search__pb2.ScoreTextsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class SearchServiceStub:
     """The pictures nearest to a query, best first, ties by id."""
     BatchSearch: _grpc.UnaryUnaryMultiCallable[_search_pb2.BatchSearchRequest, _search_pb2.BatchSearchResponse]
     """Several queries at once, for evaluation. A query that cannot be answered fails alone."""
+    ScoreTexts: _grpc.UnaryUnaryMultiCallable[_search_pb2.ScoreTextsRequest, _search_pb2.ScoreTextsResponse]
+    """How well each of several texts describes a picture: similarities, and shares that add up to 1."""
     FindDuplicates: _grpc.UnaryStreamMultiCallable[_search_pb2.FindDuplicatesRequest, _search_pb2.FindDuplicatesResponse]
     """Pairs of pictures of a collection that are nearly the same, as they are found."""
 
@@ -49,6 +51,8 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """The pictures nearest to a query, best first, ties by id."""
     BatchSearch: _aio.UnaryUnaryMultiCallable[_search_pb2.BatchSearchRequest, _search_pb2.BatchSearchResponse]  # type: ignore[assignment]
     """Several queries at once, for evaluation. A query that cannot be answered fails alone."""
+    ScoreTexts: _aio.UnaryUnaryMultiCallable[_search_pb2.ScoreTextsRequest, _search_pb2.ScoreTextsResponse]  # type: ignore[assignment]
+    """How well each of several texts describes a picture: similarities, and shares that add up to 1."""
     FindDuplicates: _aio.UnaryStreamMultiCallable[_search_pb2.FindDuplicatesRequest, _search_pb2.FindDuplicatesResponse]  # type: ignore[assignment]
     """Pairs of pictures of a collection that are nearly the same, as they are found."""
 
@@ -70,6 +74,14 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.BatchSearchResponse, _abc.Awaitable[_search_pb2.BatchSearchResponse]]:
         """Several queries at once, for evaluation. A query that cannot be answered fails alone."""
+
+    @_abc_1.abstractmethod
+    def ScoreTexts(
+        self,
+        request: _search_pb2.ScoreTextsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_pb2.ScoreTextsResponse, _abc.Awaitable[_search_pb2.ScoreTextsResponse]]:
+        """How well each of several texts describes a picture: similarities, and shares that add up to 1."""
 
     @_abc_1.abstractmethod
     def FindDuplicates(

@@ -27,23 +27,23 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from protos import errors_pb2 as protos_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/types.proto\x12\x08wentu.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13protos/errors.proto\"g\n\x10ModelFingerprint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12\x19\n\x11\x63heckpoint_sha256\x18\x03 \x01(\t\x12\x1d\n\x15preprocessing_version\x18\x04 \x01(\r\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x94\x01\n\tIndexSpec\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.wentu.v1.IndexType\x12\x12\n\x05nlist\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x01m\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x0f\x65\x66_construction\x18\x04 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_nlistB\x04\n\x02_mB\x12\n\x10_ef_construction\"t\n\x10SearchParameters\x12\x0f\n\x02\x65\x66\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06nprobe\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0bsearch_list\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x05\n\x03_efB\t\n\x07_nprobeB\x0e\n\x0c_search_list\"p\n\x0b\x46ilterValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"\xb5\x02\n\x06\x46ilter\x12+\n\x06\x65quals\x18\x01 \x01(\x0b\x32\x19.wentu.v1.EqualsConditionH\x00\x12*\n\x06one_of\x18\x02 \x01(\x0b\x32\x18.wentu.v1.OneOfConditionH\x00\x12)\n\x05range\x18\x03 \x01(\x0b\x32\x18.wentu.v1.RangeConditionH\x00\x12+\n\x06\x65xists\x18\x04 \x01(\x0b\x32\x19.wentu.v1.ExistsConditionH\x00\x12%\n\x03\x61ll\x18\x05 \x01(\x0b\x32\x16.wentu.v1.AllConditionH\x00\x12%\n\x03\x61ny\x18\x06 \x01(\x0b\x32\x16.wentu.v1.AnyConditionH\x00\x12\x1f\n\x03not\x18\x07 \x01(\x0b\x32\x10.wentu.v1.FilterH\x00\x42\x0b\n\tcondition\"J\n\x0f\x45qualsCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.wentu.v1.FilterValue\"J\n\x0eOneOfCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12%\n\x06values\x18\x02 \x03(\x0b\x32\x15.wentu.v1.FilterValue\"\xb1\x01\n\x0eRangeCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12!\n\x02gt\x18\x02 \x01(\x0b\x32\x15.wentu.v1.FilterValue\x12\"\n\x03gte\x18\x03 \x01(\x0b\x32\x15.wentu.v1.FilterValue\x12!\n\x02lt\x18\x04 \x01(\x0b\x32\x15.wentu.v1.FilterValue\x12\"\n\x03lte\x18\x05 \x01(\x0b\x32\x15.wentu.v1.FilterValue\"$\n\x0f\x45xistsCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\"1\n\x0c\x41llCondition\x12!\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x10.wentu.v1.Filter\"1\n\x0c\x41nyCondition\x12!\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x10.wentu.v1.Filter\"\xa5\x01\n\tImageInfo\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x0bImageUpload\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12+\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\tembedding\x18\x04 \x01(\x0b\x32\x13.wentu.v1.Embedding\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"`\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.wentu.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t*\\\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_INNER_PRODUCT\x10\x01\x12\x11\n\rMETRIC_COSINE\x10\x02\x12\r\n\tMETRIC_L2\x10\x03*\xb4\x01\n\tIndexType\x12\x1a\n\x16INDEX_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fINDEX_TYPE_FLAT\x10\x01\x12\x17\n\x13INDEX_TYPE_IVF_FLAT\x10\x02\x12\x16\n\x12INDEX_TYPE_IVF_SQ8\x10\x03\x12\x13\n\x0fINDEX_TYPE_HNSW\x10\x04\x12\x16\n\x12INDEX_TYPE_DISKANN\x10\x05\x12\x18\n\x14INDEX_TYPE_AUTOINDEX\x10\x06*t\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONSISTENCY_BOUNDED\x10\x01\x12\x16\n\x12\x43ONSISTENCY_STRONG\x10\x02\x12\x17\n\x13\x43ONSISTENCY_SESSION\x10\x03*W\n\tRendition\x12\x19\n\x15RENDITION_UNSPECIFIED\x10\x00\x12\x16\n\x12RENDITION_ORIGINAL\x10\x01\x12\x17\n\x13RENDITION_THUMBNAIL\x10\x02*d\n\x08IfExists\x12\x19\n\x15IF_EXISTS_UNSPECIFIED\x10\x00\x12\x15\n\x11IF_EXISTS_REPLACE\x10\x01\x12\x12\n\x0eIF_EXISTS_SKIP\x10\x02\x12\x12\n\x0eIF_EXISTS_FAIL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/types.proto\x12\x08wentu.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13protos/errors.proto\"g\n\x10ModelFingerprint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12\x19\n\x11\x63heckpoint_sha256\x18\x03 \x01(\t\x12\x1d\n\x15preprocessing_version\x18\x04 \x01(\r\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x94\x01\n\tIndexSpec\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.wentu.v1.IndexType\x12\x12\n\x05nlist\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x01m\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x0f\x65\x66_construction\x18\x04 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_nlistB\x04\n\x02_mB\x12\n\x10_ef_construction\"t\n\x10SearchParameters\x12\x0f\n\x02\x65\x66\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06nprobe\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0bsearch_list\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x05\n\x03_efB\t\n\x07_nprobeB\x0e\n\x0c_search_list\"p\n\x0b\x46ilterValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"C\n\x0eTextSimilarity\x12\r\n\x05score\x18\x01 \x01(\x02\x12\r\n\x05logit\x18\x02 \x01(\x02\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\xb5\x02\n\x06\x46ilter\x12+\n\x06\x65quals\x18\x01 \x01(\x0b\x32\x19.wentu.v1.EqualsConditionH\x00\x12*\n\x06one_of\x18\x02 \x01(\x0b\x32\x18.wentu.v1.OneOfConditionH\x00\x12)\n\x05range\x18\x03 \x01(\x0b\x32\x18.wentu.v1.RangeConditionH\x00\x12+\n\x06\x65xists\x18\x04 \x01(\x0b\x32\x19.wentu.v1.ExistsConditionH\x00\x12%\n\x03\x61ll\x18\x05 \x01(\x0b\x32\x16.wentu.v1.AllConditionH\x00\x12%\n\x03\x61ny\x18\x06 \x01(\x0b\x32\x16.wentu.v1.AnyConditionH\x00\x12\x1f\n\x03not\x18\x07 \x01(\x0b\x32\x10.wentu.v1.FilterH\x00\x42\x0b\n\tcondition\"J\n\x0f\x45qualsCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.wentu.v1.FilterValue\"J\n\x0eOneOfCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12%\n\x06values\x18\x02 \x03(\x0b\x32\x15.wentu.v1.FilterValue\"\xb1\x01\n\x0eRangeCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12!\n\x02gt\x18\x02 \x01(\x0b\x32\x15.wentu.v1.FilterValue\x12\"\n\x03gte\x18\x03 \x01(\x0b\x32\x15.wentu.v1.FilterValue\x12!\n\x02lt\x18\x04 \x01(\x0b\x32\x15.wentu.v1.FilterValue\x12\"\n\x03lte\x18\x05 \x01(\x0b\x32\x15.wentu.v1.FilterValue\"$\n\x0f\x45xistsCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\"1\n\x0c\x41llCondition\x12!\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x10.wentu.v1.Filter\"1\n\x0c\x41nyCondition\x12!\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x10.wentu.v1.Filter\"\xa5\x01\n\tImageInfo\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x0bImageUpload\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12+\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\tembedding\x18\x04 \x01(\x0b\x32\x13.wentu.v1.Embedding\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"`\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.wentu.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t*\\\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_INNER_PRODUCT\x10\x01\x12\x11\n\rMETRIC_COSINE\x10\x02\x12\r\n\tMETRIC_L2\x10\x03*\xb4\x01\n\tIndexType\x12\x1a\n\x16INDEX_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fINDEX_TYPE_FLAT\x10\x01\x12\x17\n\x13INDEX_TYPE_IVF_FLAT\x10\x02\x12\x16\n\x12INDEX_TYPE_IVF_SQ8\x10\x03\x12\x13\n\x0fINDEX_TYPE_HNSW\x10\x04\x12\x16\n\x12INDEX_TYPE_DISKANN\x10\x05\x12\x18\n\x14INDEX_TYPE_AUTOINDEX\x10\x06*t\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONSISTENCY_BOUNDED\x10\x01\x12\x16\n\x12\x43ONSISTENCY_STRONG\x10\x02\x12\x17\n\x13\x43ONSISTENCY_SESSION\x10\x03*W\n\tRendition\x12\x19\n\x15RENDITION_UNSPECIFIED\x10\x00\x12\x16\n\x12RENDITION_ORIGINAL\x10\x01\x12\x17\n\x13RENDITION_THUMBNAIL\x10\x02*d\n\x08IfExists\x12\x19\n\x15IF_EXISTS_UNSPECIFIED\x10\x00\x12\x15\n\x11IF_EXISTS_REPLACE\x10\x01\x12\x12\n\x0eIF_EXISTS_SKIP\x10\x02\x12\x12\n\x0eIF_EXISTS_FAIL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=1859
-  _globals['_METRIC']._serialized_end=1951
-  _globals['_INDEXTYPE']._serialized_start=1954
-  _globals['_INDEXTYPE']._serialized_end=2134
-  _globals['_CONSISTENCY']._serialized_start=2136
-  _globals['_CONSISTENCY']._serialized_end=2252
-  _globals['_RENDITION']._serialized_start=2254
-  _globals['_RENDITION']._serialized_end=2341
-  _globals['_IFEXISTS']._serialized_start=2343
-  _globals['_IFEXISTS']._serialized_end=2443
+  _globals['_METRIC']._serialized_start=1928
+  _globals['_METRIC']._serialized_end=2020
+  _globals['_INDEXTYPE']._serialized_start=2023
+  _globals['_INDEXTYPE']._serialized_end=2203
+  _globals['_CONSISTENCY']._serialized_start=2205
+  _globals['_CONSISTENCY']._serialized_end=2321
+  _globals['_RENDITION']._serialized_start=2323
+  _globals['_RENDITION']._serialized_end=2410
+  _globals['_IFEXISTS']._serialized_start=2412
+  _globals['_IFEXISTS']._serialized_end=2512
   _globals['_MODELFINGERPRINT']._serialized_start=116
   _globals['_MODELFINGERPRINT']._serialized_end=219
   _globals['_EMBEDDING']._serialized_start=221
@@ -54,24 +54,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHPARAMETERS']._serialized_end=517
   _globals['_FILTERVALUE']._serialized_start=519
   _globals['_FILTERVALUE']._serialized_end=631
-  _globals['_FILTER']._serialized_start=634
-  _globals['_FILTER']._serialized_end=943
-  _globals['_EQUALSCONDITION']._serialized_start=945
-  _globals['_EQUALSCONDITION']._serialized_end=1019
-  _globals['_ONEOFCONDITION']._serialized_start=1021
-  _globals['_ONEOFCONDITION']._serialized_end=1095
-  _globals['_RANGECONDITION']._serialized_start=1098
-  _globals['_RANGECONDITION']._serialized_end=1275
-  _globals['_EXISTSCONDITION']._serialized_start=1277
-  _globals['_EXISTSCONDITION']._serialized_end=1313
-  _globals['_ALLCONDITION']._serialized_start=1315
-  _globals['_ALLCONDITION']._serialized_end=1364
-  _globals['_ANYCONDITION']._serialized_start=1366
-  _globals['_ANYCONDITION']._serialized_end=1415
-  _globals['_IMAGEINFO']._serialized_start=1418
-  _globals['_IMAGEINFO']._serialized_end=1583
-  _globals['_IMAGEUPLOAD']._serialized_start=1586
-  _globals['_IMAGEUPLOAD']._serialized_end=1759
-  _globals['_ITEMERROR']._serialized_start=1761
-  _globals['_ITEMERROR']._serialized_end=1857
+  _globals['_TEXTSIMILARITY']._serialized_start=633
+  _globals['_TEXTSIMILARITY']._serialized_end=700
+  _globals['_FILTER']._serialized_start=703
+  _globals['_FILTER']._serialized_end=1012
+  _globals['_EQUALSCONDITION']._serialized_start=1014
+  _globals['_EQUALSCONDITION']._serialized_end=1088
+  _globals['_ONEOFCONDITION']._serialized_start=1090
+  _globals['_ONEOFCONDITION']._serialized_end=1164
+  _globals['_RANGECONDITION']._serialized_start=1167
+  _globals['_RANGECONDITION']._serialized_end=1344
+  _globals['_EXISTSCONDITION']._serialized_start=1346
+  _globals['_EXISTSCONDITION']._serialized_end=1382
+  _globals['_ALLCONDITION']._serialized_start=1384
+  _globals['_ALLCONDITION']._serialized_end=1433
+  _globals['_ANYCONDITION']._serialized_start=1435
+  _globals['_ANYCONDITION']._serialized_end=1484
+  _globals['_IMAGEINFO']._serialized_start=1487
+  _globals['_IMAGEINFO']._serialized_end=1652
+  _globals['_IMAGEUPLOAD']._serialized_start=1655
+  _globals['_IMAGEUPLOAD']._serialized_end=1828
+  _globals['_ITEMERROR']._serialized_start=1830
+  _globals['_ITEMERROR']._serialized_end=1926
 # @@protoc_insertion_point(module_scope)

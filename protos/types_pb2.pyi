@@ -353,6 +353,36 @@ class FilterValue(_message.Message):
 Global___FilterValue: _TypeAlias = FilterValue  # noqa: Y015
 
 @_typing.final
+class TextSimilarity(_message.Message):
+    """How well a text describes the picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    LOGIT_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """Cosine similarity."""
+    logit: _builtins.float
+    """The model's scale times the score."""
+    probability: _builtins.float
+    """Softmax of the logits over the texts of the request."""
+    def __init__(
+        self,
+        *,
+        score: _builtins.float = ...,
+        logit: _builtins.float = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logit", b"logit", "probability", b"probability", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextSimilarity: _TypeAlias = TextSimilarity  # noqa: Y015
+
+@_typing.final
 class Filter(_message.Message):
     """A condition on the attributes of a picture. Nested at most 16 deep, at most 1,000 conditions in all."""
 

@@ -86,6 +86,14 @@ def test_mistakes_end_with_one_line(embedded: System, tmp_path: Path) -> None:
     assert "no gateway answers" in nobody.cli("status", code=1)
 
 
+def test_similarity(embedded: System, tmp_path: Path) -> None:
+    picture = tmp_path / "melon.webp"
+    picture.write_bytes(next(image.data for image in gallery() if image.attributes["captions"] == ["西瓜"]))
+    results = json.loads(embedded.cli("similarity", str(picture), "西瓜", "笑脸", "--json"))["results"]
+    assert results[0]["probability"] > results[1]["probability"]
+    assert "西瓜" in embedded.cli("similarity", str(picture), "西瓜", "笑脸")
+
+
 def test_status_and_collections(embedded: System, name: str) -> None:
     embedded.cli("collections", "create", name, "--description", "说明", "--index", "flat")
     assert f"{name}  demo  说明" in embedded.cli("collections", "list")

@@ -174,6 +174,29 @@ def test_a_collection_of_another_model_refuses(system: System) -> None:
         system.drop("othermodel")
 
 
+def test_texts_are_scored_against_a_picture(system: System, collection: str) -> None:
+    image = next(image for image in gallery() if image.attributes["captions"] == ["西瓜"])
+    texts = ["西瓜", "笑脸", "汽车"]
+    by_bytes = system.client.search.ScoreTexts(pb.ScoreTextsRequest(image=image.data, texts=texts), timeout=30)
+    assert sum(result.probability for result in by_bytes.results) == pytest.approx(1, abs=1e-5)
+    assert max(by_bytes.results, key=lambda result: result.score) == by_bytes.results[0]
+    system.add(collection, {"melon": image.data})
+    stored = pb.StoredImage(collection=collection, image_id="melon")
+    by_id = system.client.search.ScoreTexts(pb.ScoreTextsRequest(stored=stored, texts=texts), timeout=30)
+    assert [each.score for each in by_id.results] == pytest.approx([each.score for each in by_bytes.results], abs=1e-3)
+    mistakes = {
+        "picture": pb.ScoreTextsRequest(texts=texts),
+        "image": pb.ScoreTextsRequest(image=b"no picture", texts=texts),
+        "texts": pb.ScoreTextsRequest(image=image.data),
+        "texts[1]": pb.ScoreTextsRequest(image=image.data, texts=["猫", " "]),
+        "stored.image_id": pb.ScoreTextsRequest(stored=pb.StoredImage(collection=collection), texts=texts),
+    }
+    for field, request in mistakes.items():
+        with pytest.raises(grpc.RpcError) as caught:
+            system.client.search.ScoreTexts(request, timeout=30)
+        assert refusal(caught.value).fields == (field,)
+
+
 def test_status_names_every_service(system: System) -> None:
     status = system.client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=CALL_SECONDS)
     assert [service.name for service in status.services] == ["gateway", "encoder", "retriever", "imagestore"]

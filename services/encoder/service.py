@@ -46,7 +46,8 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
     async def CompareTexts(self, request: pb.CompareTextsRequest, context: Context) -> pb.CompareTextsResponse:
         similarities = await self._encoder.compare(request.image, request.texts)
         results = [
-            pb.TextSimilarity(score=each.score, logit=each.logit, probability=each.probability) for each in similarities
+            types_pb2.TextSimilarity(score=each.score, logit=each.logit, probability=each.probability)
+            for each in similarities
         ]
         return pb.CompareTextsResponse(results=results, model=self._model)
 

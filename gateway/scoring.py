@@ -1,0 +1,37 @@
+"""How well texts describe one picture."""
+
+from __future__ import annotations
+
+from gateway.clients import Clients
+from gateway.search import renamed
+from protos import search_pb2 as pb
+from protos import types_pb2
+from services.common.errors import InvalidField, WentuError
+from services.common.ids import check_collection, check_image_id
+
+
+class Scorer:
+    """Compares a picture, handed in or stored, with texts."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def score(self, request: pb.ScoreTextsRequest) -> pb.ScoreTextsResponse:
+        """Raises InvalidField, UnreadableImage, ImageTooLarge, ImageNotFound."""
+        image = await self._image(request)
+        try:
+            compared = await self._clients.compare_texts(image, request.texts)
+        except WentuError as error:
+            raise renamed(error, {"images[0]": "image"}) from error
+        return pb.ScoreTextsResponse(results=compared.results, model=compared.model)
+
+    async def _image(self, request: pb.ScoreTextsRequest) -> bytes:
+        picture = request.WhichOneof("picture")
+        if picture is None:
+            raise InvalidField("picture", "must be set: image or stored")
+        if picture == "image":
+            return request.image
+        collection = check_collection(request.stored.collection, "stored.collection")
+        image_id = check_image_id(request.stored.image_id, "stored.image_id")
+        parts = self._clients.read_blob(collection, image_id, types_pb2.RENDITION_ORIGINAL)
+        return b"".join([part.chunk async for part in parts])
