@@ -1,15 +1,18 @@
-"""A stream of pictures through the importer: some batches under way at once, acknowledged as they finish."""
+"""A stream of pictures in batches: some batches under way at once, acknowledged as they finish."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.importing import Importer, Outcome
+from gateway.importing import Outcome
 from gateway.settings import GatewaySettings
 from protos import types_pb2
+
+# Adds a batch of pictures with distinct ids; one outcome a picture, in order.
+Add = Callable[[Sequence[types_pb2.ImageUpload]], Awaitable[list[Outcome]]]
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Pipeline:
     done, so that of several pictures with one id the last is kept.
     """
 
-    def __init__(self, importer: Importer, settings: GatewaySettings) -> None:
-        self._importer = importer
+    def __init__(self, add: Add, settings: GatewaySettings) -> None:
+        self._add = add
         self._settings = settings
         self._waiting: deque[_Item] = deque()
         self._busy: set[str] = set()
@@ -49,7 +52,7 @@ class Pipeline:
         workers = [
             asyncio.create_task(self._work(), name="import-worker") for _ in range(self._settings.import_workers)
         ]
-        ending = asyncio.create_task(self._end([reader, *workers]), name="import-end")
+        ending = asyncio.create_task(self._end(reader, workers), name="import-end")
         try:
             while (finished := await self._finished.get()) is not None:
                 if isinstance(finished, BaseException):
@@ -60,12 +63,14 @@ class Pipeline:
                 task.cancel()
             await asyncio.gather(reader, *workers, ending, return_exceptions=True)
 
-    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                await self._finished.put(result)
-        await self._finished.put(None)
+    async def _end(self, reader: asyncio.Task[None], workers: Sequence[asyncio.Task[None]]) -> None:
+        """A worker that breaks ends the stream at once; a reader that does, after the pictures before it are done."""
+        await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+        broken = [error for worker in workers if worker.done() and (error := worker.exception())]
+        if not broken:
+            await asyncio.wait([reader])
+            broken = [error] if (error := reader.exception()) else []
+        await self._finished.put(broken[0] if broken else None)
 
     async def _read(self, uploads: AsyncIterator[types_pb2.ImageUpload]) -> None:
         index = 0
@@ -88,7 +93,7 @@ class Pipeline:
     async def _work(self) -> None:
         while batch := await self._take():
             ids = {item.upload.image_id for item in batch}
-            outcomes = await self._importer.add([item.upload for item in batch])
+            outcomes = await self._add([item.upload for item in batch])
             for item, outcome in zip(batch, outcomes, strict=True):
                 await self._finished.put(Finished(item.index, item.upload.image_id, outcome))
             async with self._changed:

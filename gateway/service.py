@@ -69,7 +69,7 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         collection = check_collection(first.options.collection, "options.collection")
         check_if_exists(first.options.if_exists, "options.if_exists")
         importer = await self._importer(collection, first.options.if_exists)
-        async for finished in Pipeline(importer, self._settings).run(_uploads(request_iterator)):
+        async for finished in Pipeline(importer.add, self._settings).run(_uploads(request_iterator)):
             yield _response(finished)
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> AsyncIterator[pb.GetImageResponse]:
