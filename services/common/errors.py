@@ -10,7 +10,6 @@
       CollectionExists        ALREADY_EXISTS       COLLECTION_EXISTS
       ImageExists             ALREADY_EXISTS       IMAGE_EXISTS
       ModelMismatch           FAILED_PRECONDITION  MODEL_MISMATCH
-      Unsupported             FAILED_PRECONDITION  UNSUPPORTED
       NotBuiltYet             UNIMPLEMENTED        UNSUPPORTED
       Overloaded              UNAVAILABLE          OVERLOADED
       DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
@@ -143,11 +142,6 @@ class ModelMismatch(WentuError):
             f"collection {collection!r} was built with {collection_model}, and this is {request_model}",
             metadata={"collection_model": collection_model, "request_model": request_model},
         )
-
-
-class Unsupported(WentuError):
-    code = Code.FAILED_PRECONDITION
-    reason = "UNSUPPORTED"
 
 
 class NotBuiltYet(WentuError):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from services.common.errors import CollectionExists, CollectionNotFound, InternalError, InvalidField, ModelMismatch
+from services.common.errors import CollectionExists, CollectionNotFound, InvalidField, ModelMismatch
 from services.common.fingerprint import Fingerprint
 from services.retriever.milvus import ATTRIBUTES, KEY, MAX_TOP_K, VECTOR, Milvus, NoSuchCollection, NotLoaded, any_of
 from services.retriever.records import Attributes, Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
@@ -298,6 +298,4 @@ def _checked(vector: Vector | None, dim: int, field: str) -> Vector:
     norm = float(np.linalg.norm(vector))
     if not np.isfinite(norm) or norm == 0:
         raise InvalidField(field, "must be finite and not all zero")
-    if not np.isfinite(vector).all():
-        raise InternalError
     return vector / np.float32(norm) if abs(norm - 1) > 1e-5 else vector
