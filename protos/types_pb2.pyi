@@ -673,7 +673,7 @@ class ImageUpload(_message.Message):
     image_id: _builtins.str
     """The caller's id, 1 to 255 bytes of UTF-8 without control characters."""
     data: _builtins.bytes
-    """The file's bytes: JPEG, PNG, GIF (its first frame), WebP, BMP, TIFF, PPM, ICO, JPEG 2000 or AVIF. At most 16 MiB and
+    """The file's bytes: JPEG, PNG, GIF (its first frame), WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF. At most 16 MiB and
     64 million pixels by default.
     """
     @_builtins.property

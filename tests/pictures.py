@@ -57,3 +57,8 @@ def huge_png(side: int = 30_000) -> bytes:
     text = b"comment\0" + b"x" * max(0, 1_000_000 - len(body))
     signature = b"\x89PNG\r\n\x1a\n"
     return signature + chunk(b"IHDR", header) + chunk(b"tEXt", text) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def icon_of(png: bytes) -> bytes:
+    """An ICO that tells 64 x 64 pixels and holds another picture."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 64, 64, 0, 0, 1, 32, len(png), 22) + png

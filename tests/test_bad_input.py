@@ -13,7 +13,7 @@ from PIL import Image
 
 from protos import errors_pb2, types_pb2
 from protos import search_pb2 as pb
-from tests.pictures import drawn, encoded, gallery, huge_png, noise
+from tests.pictures import drawn, encoded, gallery, huge_png, icon_of, noise
 from tests.system import CALL_SECONDS, Refusal, System, refusal
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -111,6 +111,7 @@ def bad_pictures() -> Iterator[tuple[str, bytes, str]]:
     yield "postscript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "UNREADABLE_IMAGE"
     yield "PDF", b"%PDF-1.4\n1 0 obj <<>> endobj\n", "UNREADABLE_IMAGE"
     yield "bomb", huge_png(), "IMAGE_TOO_LARGE"
+    yield "bomb in an icon", icon_of(huge_png()), "UNREADABLE_IMAGE"
     yield "too many bytes", noise(1) + bytes(16 * 1024 * 1024), "IMAGE_TOO_LARGE"
 
 

@@ -15,9 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
 
-# JPEG includes MPO, which phones write. Pillow also reads formats that start other programs (EPS) or that are no
-# pictures (PDF, MPEG): not here.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
+# JPEG includes MPO, which phones write. Pillow also reads formats that start other programs (EPS), that are no pictures
+# (PDF, MPEG), or that hide a second picture of any size behind the size they tell (ICO): not here.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
 WHITE = (255, 255, 255, 255)
 # The limit is an argument and is checked below; Pillow's own would warn first.
