@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from grpc import aio
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
 from services.retriever.__main__ import running
+from services.retriever.flushing import IDLE_SECONDS
 from services.retriever.settings import RetrieverSettings
 from tests.system import refusal
 
@@ -114,6 +116,27 @@ async def test_pages_hold_every_id_once_in_order(stub: Stub) -> None:
         if not token:
             break
     assert seen == sorted(ids)
+
+
+async def test_what_is_flushed_is_found_and_replaced(stub: Stub) -> None:
+    """On Lite a moment without writes flushes what came; before and after, the answers are the same."""
+    await create(stub, "flush")
+    vectors = unit(600)
+    ids = [f"{place:03}" for place in range(600)]
+    await upsert(stub, "flush", dict(zip(ids, vectors, strict=True)))
+    before = await search(stub, "flush", *vectors[:3])
+    await asyncio.sleep(2 * IDLE_SECONDS)
+    assert await search(stub, "flush", *vectors[:3]) == before
+    await upsert(stub, "flush", {"000": vectors[1]})
+    await stub.DeleteVectors(pb.DeleteVectorsRequest(collection="flush", image_ids=["002"]))
+    [one, two] = await search(stub, "flush", vectors[1], vectors[2])
+    assert [hit.image_id for hit in one[:2]] == ["000", "001"]
+    assert two[0].image_id != "002"
+    await create(stub, "flush")  # dropped with a flush due
+    await upsert(stub, "flush", dict(zip(ids, vectors, strict=True)))
+    await stub.DropVectorCollection(pb.DropVectorCollectionRequest(collection="flush"))
+    await asyncio.sleep(2 * IDLE_SECONDS)
+    await stub.GetVectorStore(pb.GetVectorStoreRequest())
 
 
 async def test_vectors_are_checked(stub: Stub) -> None:

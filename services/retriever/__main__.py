@@ -24,6 +24,7 @@ async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
         milvus = Milvus(settings)
         stack.callback(milvus.close)
         store = VectorStore(milvus)
+        stack.push_async_callback(store.close)
         await store.self_test()
         checks = {"": store.check, service.NAME: store.check}
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base class.

@@ -6,6 +6,7 @@ every expression itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,8 @@ NOT_LOADED_CODE = 101
 MAX_TOP_K = 16_384  # Milvus's own
 # pymilvus prints every failed call with its stack; the errors raised here say what is needed.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+# Lite's own server in this process prints a stack for a call that pymilvus makes and does without (AllocTimestamp).
+logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
 
 
 class NoSuchCollection(Exception):
@@ -137,6 +140,11 @@ class Milvus:
 
     async def upsert(self, name: str, rows: list[dict[str, Any]]) -> None:
         await self.call(self._client.upsert, name, rows)
+
+    async def flush(self, name: str) -> None:
+        """Writes what is in memory to files; one that is gone needs none."""
+        with contextlib.suppress(NoSuchCollection):
+            await self.call(self._client.flush, name)
 
     async def delete(self, name: str, expression: str) -> None:
         await self.call(self._client.delete, name, filter=expression)

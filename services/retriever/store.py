@@ -13,6 +13,7 @@ import structlog
 
 from services.common.errors import CollectionExists, CollectionNotFound, InvalidField, ModelMismatch
 from services.common.fingerprint import Fingerprint
+from services.retriever.flushing import IdleFlush
 from services.retriever.milvus import ATTRIBUTES, KEY, MAX_TOP_K, VECTOR, Milvus, NoSuchCollection, NotLoaded, any_of
 from services.retriever.records import Attributes, Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
 
@@ -37,6 +38,7 @@ class VectorStore:
         self._milvus = milvus
         self._known: dict[str, tuple[float, VectorCollection]] = {}
         self.kind = "milvus-lite" if milvus.is_lite else "milvus"
+        self._idle_flush = IdleFlush(milvus.flush) if milvus.is_lite else None
 
     @property
     def default_index(self) -> Index:
@@ -108,6 +110,8 @@ class VectorStore:
             vector = _checked(record.vector, found.model.dim, f"records[{place}].embedding")
             rows.append({KEY: record.image_id, VECTOR: vector, ATTRIBUTES: dict(record.attributes)})
         await self._on(found, self._milvus.upsert, rows)
+        if self._idle_flush is not None:
+            self._idle_flush.wrote(found.physical, len(rows))
 
     async def delete(self, collection: str, image_ids: Sequence[str]) -> None:
         await self._on(await self.get(collection), self._milvus.delete, any_of(image_ids))
@@ -198,6 +202,10 @@ class VectorStore:
                 kept.sort(key=lambda hit: hit.place)
                 del kept[top_k:]
         return best
+
+    async def close(self) -> None:
+        if self._idle_flush is not None:
+            await self._idle_flush.close()
 
     async def check(self) -> None:
         """Passes where Milvus answers."""
