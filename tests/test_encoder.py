@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from prometheus_client import CollectorRegistry
+from torch import Tensor
 
-from services.common.errors import InvalidField, Overloaded, ShuttingDown
+from services.common.errors import InvalidField
 from services.encoder import texts as texts_module
-from services.encoder.batcher import Batcher
-from services.encoder.checkpoints import DEMO_FOLDER, LoadedModel, ModelError, load_model, named_config
-from services.encoder.cn_clip_import import CLIP, convert_weights, image_transform, tokenize
+from services.encoder.checkpoints import Checkpoint, find_checkpoint
+from services.encoder.cn_clip_import import image_transform, tokenize
 from services.encoder.encoder import EncodedImage, Encoder
-from services.encoder.engine import Engine
+from services.encoder.engine import Engine, unit
 from services.encoder.engine_openvino import OpenVinoEngine
 from services.encoder.engine_torch import TorchEngine
+from services.encoder.metrics import EncoderMetrics
+from services.encoder.module import load_module, logit_scale
 from services.encoder.settings import EncoderSettings
+from services.encoder.static_shapes import Tower
+from services.encoder.towers import ImageTower
+from tests.checkpoints import save_random
 from tests.pictures import drawn, encoded, gallery
 from tests.test_bad_input import odd_pictures
 
@@ -38,25 +43,14 @@ SENTENCES = [
 LEAST_COSINE = {"f32": 0.99999, "bf16": 0.999}
 
 
-def save_random(folder: Path, name: str) -> Path:
-    """A checkpoint in cn_clip's format with random weights, of one of its own architectures."""
-    torch.manual_seed(1)
-    module = CLIP(**named_config(name))
-    convert_weights(module)
-    state = {f"module.{key}": value for key, value in module.state_dict().items()}
-    path = folder / f"{name}.pt"
-    torch.save({"epoch": 1, "name": name, "state_dict": state}, path)
-    return path
-
-
 @pytest.fixture(scope="module", params=["demo", "RN50", "ViT-B-16"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]:
     """The demo model, and two of cn_clip's architectures in full size."""
     if request.param == "demo":
-        yield load("demo")
+        yield find("demo")
     else:
         path = save_random(tmp_path_factory.mktemp("checkpoint"), request.param)
-        yield load(str(path), architecture=request.param)
+        yield find(str(path), architecture=request.param)
         path.unlink()
 
 
@@ -66,69 +60,121 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("converted")
 
 
-def load(model: str, architecture: str = "") -> LoadedModel:
-    return load_model(model, architecture=architecture, cache=Path("/nonexistent"), hub="huggingface")
+def find(model: str, architecture: str = "") -> Checkpoint:
+    return find_checkpoint(model, architecture=architecture, cache=Path("/nonexistent"), hub="huggingface")
 
 
-def reference(model: LoadedModel, pictures: list[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def reference(checkpoint: Checkpoint, pictures: list[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Unit vectors of SENTENCES and of the pictures, by cn_clip alone: its tokenizer, transform and module."""
-    transform = image_transform(model.image_resolution)
+    transform = image_transform(checkpoint.image_resolution)
+    module = load_module(checkpoint)
     with torch.inference_mode():
-        texts = model.module.encode_text(tokenize(SENTENCES))
+        texts = module.encode_text(tokenize(SENTENCES))
         pixels = torch.stack([transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in pictures])
-        images = model.module.encode_image(pixels)
+        images = module.encode_image(pixels)
     return tuple((each / each.norm(dim=-1, keepdim=True)).numpy() for each in (texts, images))
 
 
-def make_engine(model: LoadedModel, kind: str, precision: str, cache: Path = Path("/nonexistent/x")) -> Engine:
+def make_engine(checkpoint: Checkpoint, kind: str, precision: str, cache: Path = Path("/nonexistent")) -> Engine:
     if kind == "openvino":
-        return OpenVinoEngine(model.module, model.image_resolution, precision, 2, cache)
-    import copy
-
-    return TorchEngine(copy.deepcopy(model.module), "cpu", precision, 2)
+        return OpenVinoEngine(checkpoint, precision, 2, cache)
+    return TorchEngine(checkpoint, "cpu", precision, 2)
 
 
-@pytest.mark.parametrize(
-    ("kind", "precision"), [("openvino", "f32"), ("openvino", "bf16"), ("torch", "f32"), ("torch", "bf16")]
-)
-async def test_parity_with_cn_clip(model: LoadedModel, kind: str, precision: str, converted: Path) -> None:
+@asynccontextmanager
+async def encoder_of(checkpoint: Checkpoint, engine: Engine, **settings: Any) -> AsyncIterator[Encoder]:
+    made = Encoder(checkpoint, engine, EncoderSettings(**settings), EncoderMetrics(CollectorRegistry()))
+    yield made
+    await made.close()
+
+
+def cosines(one: Any, two: Any) -> npt.NDArray[Any]:
+    """Of the rows of two arrays of unit vectors."""
+    products: npt.NDArray[Any] = (np.array(one) * np.array(two)).sum(axis=1)
+    return products
+
+
+ENGINES = [("openvino", "f32"), ("openvino", "bf16"), ("torch", "f32"), ("torch", "bf16")]
+
+
+@pytest.mark.parametrize(("kind", "precision"), ENGINES)
+async def test_parity_with_cn_clip_alone_and_among_others(
+    checkpoint: Checkpoint, kind: str, precision: str, converted: Path
+) -> None:
+    """The figures of cn_clip, and the same ones whoever shares the batch."""
     pictures = [encoded(drawn(500, 375), "JPEG"), encoded(drawn(64, 300)), gallery()[7].data]
-    wanted_texts, wanted_images = reference(model, pictures)
-    cache = converted / model.fingerprint.checkpoint_sha256
-    encoder = Encoder(model, make_engine(model, kind, precision, cache), EncoderSettings())
-    try:
+    wanted_texts, wanted_images = reference(checkpoint, pictures)
+    async with encoder_of(checkpoint, make_engine(checkpoint, kind, precision, converted), text_cache=0) as encoder:
         texts = np.array([text.vector for text in await encoder.encode_texts(SENTENCES)])
-        images = np.array(
-            [image.vector for image in await encoder.encode_images(pictures) if isinstance(image, EncodedImage)]
-        )
-    finally:
-        await encoder.close()
+        images = np.array([each.vector for each in await encoder.encode_images(pictures) if is_image(each)])
+        crowd = [text + end for text in SENTENCES for end in ("", "？", "吗", "的人")]
+        crowded = [text.vector for text in await encoder.encode_texts(crowd)][::4]
+        alone = [(await encoder.encode_texts([text]))[0].vector for text in SENTENCES]
+        images_crowded = [each.vector for each in await encoder.encode_images(pictures * 5) if is_image(each)][6:9]
     for got, wanted in ((texts, wanted_texts), (images, wanted_images)):
         assert np.linalg.norm(got, axis=1) == pytest.approx(1, abs=1e-5)
-        cosines = (got * wanted).sum(axis=1)
-        assert cosines.min() >= LEAST_COSINE[precision], cosines
+        assert cosines(got, wanted).min() >= LEAST_COSINE[precision], cosines(got, wanted)
+    for one, two in ((texts, crowded), (texts, alone), (images, images_crowded)):
+        assert cosines(one, two).min() >= 0.99999, cosines(one, two)
+
+
+def is_image(each: EncodedImage | InvalidField) -> TypeGuard[EncodedImage]:
+    return isinstance(each, EncodedImage)
+
+
+def plain_capture(tower: Tower, inputs: Tensor) -> Callable[[], Tensor]:
+    """What a CUDA graph does, without one: runs the tower on the same memory again."""
+    return lambda: tower(inputs)
+
+
+@pytest.mark.parametrize("checkpoint", ["demo", "RN50"], indirect=True)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_the_path_of_cuda_on_a_cpu(checkpoint: Checkpoint, precision: str) -> None:
+    """All that is not CUDA's own: static shapes, rows of padding, fused attention, channels_last, weights in bf16."""
+    engine = TorchEngine(checkpoint, "cpu", precision, 2, capture=plain_capture)
+    plain = load_module(checkpoint)
+    rng = np.random.default_rng(0)
+    side = checkpoint.image_resolution
+    pixels = rng.integers(0, 256, (5, 3, side, side), dtype=np.uint8)
+    batch = texts_module.padded([texts_module.tokenize_text(text, max_chars=999, field="").ids for text in SENTENCES])
+    with torch.inference_mode():
+        wanted_texts = plain.encode_text(tokenize(SENTENCES)).numpy()
+        scaled = ImageTower(plain)(torch.from_numpy(pixels)).numpy()
+    encoders: list[tuple[Any, Any, Any]] = [
+        (wanted_texts, engine.encode_texts, batch),
+        (scaled, engine.encode_images, pixels),
+    ]
+    for wanted, encode, inputs in encoders:
+        for count in (5, 3, 1, 4):  # a smaller batch after a larger one has leftovers in its padding
+            got = encode(inputs[:count])
+            assert got.shape[0] == count
+            assert cosines(got, unit(wanted[:count])).min() >= LEAST_COSINE[precision]
+    assert engine.logit_scale == logit_scale(plain)
 
 
 @pytest.fixture
-async def encoder() -> Any:
-    made = Encoder(load("demo"), make_engine(load("demo"), "torch", "f32"), EncoderSettings(max_texts=8, max_images=32))
-    yield made
-    await made.close()
+async def encoder() -> AsyncIterator[Encoder]:
+    engine = make_engine(find("demo"), "torch", "f32")
+    async with encoder_of(find("demo"), engine, max_texts=8, max_images=32) as made:
+        yield made
 
 
 def test_tokens_are_cn_clips() -> None:
     for text in SENTENCES:
         tokens = texts_module.tokenize_text(text, max_chars=10_000, field="text")
         row = tokenize([text])[0]
-        assert tokens.ids == row[row.ne(0)].tolist()
+        assert list(tokens.ids) == row[row.ne(0)].tolist()
         assert tokens.truncated == (tokens.count > 52)
 
 
-async def test_batched_or_alone_is_the_same(encoder: Encoder) -> None:
-    together = await encoder.encode_texts(SENTENCES)
-    alone = [(await encoder.encode_texts([text]))[0] for text in SENTENCES]
-    for one, two in zip(together, alone, strict=True):
-        assert np.dot(one.vector, two.vector) >= 0.99999
+async def test_a_text_asked_again_is_not_computed_again(encoder: Encoder) -> None:
+    first = await encoder.encode_texts(["猫", "狗", "猫"])
+    again = await encoder.encode_texts(["狗", " 猫 ", "鸟"])
+    assert (again[0].vector == first[1].vector).all()
+    assert (again[1].vector == first[0].vector).all(), "the same tokens, whatever the spaces"
+    [family] = encoder.metrics.cached.collect()
+    samples = {each.labels["result"]: each.value for each in family.samples if each.name.endswith("_total")}
+    assert samples == {"hit": 3, "miss": 3}
 
 
 async def test_odd_pictures_become_what_they_show(encoder: Encoder) -> None:
@@ -140,10 +186,10 @@ async def test_odd_pictures_become_what_they_show(encoder: Encoder) -> None:
     same = ["animated GIF", "CMYK", "RGBA", "TIFF", "BMP", "WebP", "AVIF", "JPEG 2000"]
     for name, result in zip(same, await encoder.encode_images([odd[name] for name in same]), strict=True):
         assert isinstance(result, EncodedImage)
-        assert np.dot(result.vector, plain.vector) > 0.97, name
+        assert float(np.dot(result.vector, plain.vector)) > 0.97, name
     [rotated] = await encoder.encode_images([odd["EXIF-rotated"]])
     assert isinstance(rotated, EncodedImage)
-    assert np.dot(rotated.vector, turned.vector) > 0.97
+    assert float(np.dot(rotated.vector, turned.vector)) > 0.97
 
 
 async def test_16_bits_and_transparency_become_8_bits_on_white() -> None:
@@ -172,57 +218,13 @@ async def test_limits_are_named(encoder: Encoder) -> None:
 
 async def test_similarity_is_cn_clips(encoder: Encoder) -> None:
     """As cn_clip's functional test: CLIP.get_similarity, and the softmax of its logits."""
-    model = load("demo")
+    checkpoint = find("demo")
+    module = load_module(checkpoint)
     data = encoded(drawn())
     got = await encoder.compare(data, SENTENCES)
     with torch.inference_mode():
-        pixels = image_transform(model.image_resolution)(Image.open(io.BytesIO(data)))[None]
-        logits, _ = model.module.get_similarity(pixels, tokenize(SENTENCES))
+        pixels = image_transform(checkpoint.image_resolution)(Image.open(io.BytesIO(data)))[None]
+        logits, _ = module.get_similarity(pixels, tokenize(SENTENCES))
         wanted = logits.softmax(dim=-1)[0].numpy()
     assert [each.logit for each in got] == pytest.approx(logits[0].tolist(), abs=1e-2)
     assert [each.probability for each in got] == pytest.approx(wanted.tolist(), abs=1e-3)
-
-
-async def test_a_full_queue_refuses_and_a_cancelled_caller_harms_nobody() -> None:
-    started, go_on = asyncio.Event(), __import__("threading").Event()
-    loop = asyncio.get_running_loop()
-    batches: list[list[int]] = []
-
-    def compute(items: Any) -> npt.NDArray[np.float32]:
-        batches.append(list(items))
-        loop.call_soon_threadsafe(started.set)
-        go_on.wait(10)
-        return np.array([[item, item] for item in items], dtype=np.float32)
-
-    batcher: Batcher[int] = Batcher("numbers", compute, max_batch=4, max_queue=5)
-    first = asyncio.create_task(batcher.submit([1]))
-    await started.wait()
-    others = [asyncio.create_task(batcher.submit([number])) for number in (2, 3, 4, 5, 6)]
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded):
-        await batcher.submit([7])
-    others[1].cancel()
-    await asyncio.sleep(0.01)
-    go_on.set()
-    assert await first == [[1, 1]]
-    assert await others[0] == [[2, 2]]
-    assert [await other for other in others[2:]] == [[[4, 4]], [[5, 5]], [[6, 6]]]
-    assert batches == [[1], [2, 4, 5, 6]], "the cancelled item never reached the device"
-    await batcher.close()
-    with pytest.raises(ShuttingDown):
-        await batcher.submit([8])
-
-
-def test_models_that_cannot_be_had_say_where_they_were_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no checkpoint at .*nowhere\.pt, and the names are demo, ViT-B-16"):
-        load(str(tmp_path / "nowhere.pt"))
-    broken = tmp_path / "broken.pt"
-    broken.write_bytes(b"not a checkpoint")
-    with pytest.raises(ModelError, match=r"has no config\.json beside it"):
-        load(str(broken))
-    with pytest.raises(ModelError, match="is no checkpoint in cn_clip's format"):
-        load(str(broken), architecture="RN50")
-    (tmp_path / "config.json").write_text(json.dumps(named_config("RN50")))
-    (tmp_path / "model.pt").write_bytes((DEMO_FOLDER / "model.pt").read_bytes())
-    with pytest.raises(ModelError, match="does not fit its configuration"):
-        load(str(tmp_path))

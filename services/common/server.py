@@ -15,9 +15,11 @@ import structlog
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from services.common.health import Check, Readiness
 from services.common.interceptors import CallInterceptor, ErrorInterceptor
+from services.common.metrics import metrics_served
 from services.common.settings import ServerSettings
 
 log = structlog.get_logger()
@@ -42,13 +44,26 @@ def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
 
 @asynccontextmanager
 async def running(
-    settings: ServerSettings, services: Sequence[str], register: Sequence[Register], checks: Mapping[str, Check]
+    settings: ServerSettings,
+    services: Sequence[str],
+    register: Sequence[Register],
+    checks: Mapping[str, Check],
+    registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[int]:
     """A started server; yields its port.
 
     `services` are the full names for reflection; `checks` are keyed by the names of the health service, '' being the
-    whole process.
+    whole process. `registry` holds what the service measures of itself.
     """
+    with metrics_served(settings, registry or CollectorRegistry()):
+        async with _serving(settings, services, register, checks) as port:
+            yield port
+
+
+@asynccontextmanager
+async def _serving(
+    settings: ServerSettings, services: Sequence[str], register: Sequence[Register], checks: Mapping[str, Check]
+) -> AsyncIterator[int]:
     server = aio.server(
         interceptors=[CallInterceptor(), ErrorInterceptor()],
         options=server_options(settings),

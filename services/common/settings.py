@@ -26,6 +26,9 @@ class ServerSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of the Prometheus metrics, over HTTP; none by default"
+    )
     max_message_bytes: int = Field(64 * MIB, ge=MIB, description="largest message taken or sent")
     max_concurrent_calls: int = Field(1000, ge=1, description="calls served at once; more are refused")
     max_connection_age_seconds: float = Field(

@@ -3,115 +3,270 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+import structlog
+
 from services.common.calls import seconds_left
-from services.common.errors import DeadlineExceeded, Overloaded, ShuttingDown
+from services.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, ShuttingDown
 from services.encoder.engine import Vectors
+from services.encoder.metrics import EncoderMetrics
+
+log = structlog.get_logger()
 
 Item = TypeVar("Item")
+Vector = npt.NDArray[np.float32]
+
+LEAST_RETRY_SECONDS = 0.05
+MOST_RETRY_SECONDS = 5.0
+# Weight of the newest batch in the running mean of seconds an item.
+NEWEST = 0.2
+_NONE: Vector = np.empty(0, dtype=np.float32)
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """A caller's items: answered when none is missing."""
+
+    answer: asyncio.Future[list[Vector]]
+    vectors: list[Vector]
+    missing: int
+    deadline: float
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting(Generic[Item]):
+    """An item in the queue, and where its vector goes."""
+
+    request: _Request
+    place: int
+    item: Item
+    since: float
 
 
 @dataclass
-class _Waiting(Generic[Item]):
-    item: Item
-    result: asyncio.Future[list[float]]
-    deadline: float | None
+class _Room:
+    """What a tower has in hand: waiting, being prepared, or on the device."""
+
+    items: int = 0
+    size_bytes: int = 0
+    seconds_an_item: float = 0.0
 
 
 class Batcher(Generic[Item]):
-    """A queue and one worker of a tower. An idle worker starts at once; a busy one takes all that came meanwhile.
+    """The queue and the worker thread of one tower.
 
-    Items whose caller left or whose deadline passed never reach the device, and do not disturb their neighbours.
+    The worker takes what waits as soon as it is free, up to `max_batch` items: the oldest, and with it those of the
+    same `alike`. An idle one starts at once. Items whose caller left or whose deadline passed are dropped on the way
+    and never reach the device. Methods are for the event loop that made it.
     """
 
     def __init__(
-        self, name: str, compute: Callable[[Sequence[Item]], Vectors], *, max_batch: int, max_queue: int
+        self,
+        name: str,
+        compute: Callable[[Sequence[Item]], Vectors],
+        metrics: EncoderMetrics,
+        *,
+        max_batch: int,
+        max_items: int,
+        max_bytes: int = 0,
+        alike: Callable[[Item], Hashable] = lambda _: None,
     ) -> None:
-        self._name, self._compute = name, compute
-        self._max_batch, self._max_queue = max_batch, max_queue
-        self._queue: deque[_Waiting[Item]] = deque()
-        self._arrived = asyncio.Event()
+        """`max_items` and `max_bytes`: what may be in hand at once."""
+        self.name = name
+        self._compute, self._alike, self._metrics = compute, alike, metrics
+        self._max_batch, self._max_items, self._max_bytes = max_batch, max_items, max_bytes
+        self._room = _Room()
         self._last_success = -math.inf
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._worker = asyncio.create_task(self._work(), name=name)
+        self._loop = asyncio.get_running_loop()
+        # Shared with the worker, under the condition's lock.
+        self._changed = threading.Condition()
+        self._queue: dict[_Waiting[Item], None] = {}
+        self._computing: list[_Waiting[Item]] = []
+        self._closed = False
+        self._ended = False
+        metrics.waiting.labels(name).set_function(lambda: len(self._queue))
+        metrics.in_hand.labels(name).set_function(lambda: self._room.items)
+        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._worker.start()
 
-    def check_room(self, count: int) -> None:
-        """Raises Overloaded where `count` more items do not fit in the queue, ShuttingDown where the worker is gone."""
-        if self._worker.done():
-            raise ShuttingDown
-        if len(self._queue) + count > self._max_queue:
-            raise Overloaded(f"{len(self._queue)} {self._name} are waiting; the limit is {self._max_queue}")
+    @contextmanager
+    def admitted(self, items: int, size_bytes: int = 0) -> Iterator[None]:
+        """Takes on a request of so many items, before anything is done for it, until the end of the block.
 
-    async def submit(self, items: Sequence[Item]) -> list[list[float]]:
-        """The vectors of `items`, in their order. Raises Overloaded, DeadlineExceeded, ShuttingDown."""
-        self.check_room(len(items))
-        left = seconds_left()
-        deadline = None if left is None else time.monotonic() + left
-        loop = asyncio.get_running_loop()
-        waiting = [_Waiting(item, loop.create_future(), deadline) for item in items]
-        self._queue.extend(waiting)
-        self._arrived.set()
+        Raises Overloaded where it does not fit into what may be in hand, or where its deadline would pass before its
+        turn comes; ShuttingDown or DependencyUnavailable where there is no worker.
+        """
+        self.check_worker()
+        room, left = self._room, seconds_left()
+        expected = room.items * room.seconds_an_item
+        retry = min(max(expected / 2, LEAST_RETRY_SECONDS), MOST_RETRY_SECONDS)
+        problem = ""
+        if room.items + items > self._max_items:
+            problem = f"{room.items:,} {self.name} are in hand; the limit is {self._max_items:,}"
+        elif self._max_bytes and room.size_bytes + size_bytes > self._max_bytes:
+            problem = f"{room.size_bytes:,} bytes of {self.name} are in hand; the limit is {self._max_bytes:,}"
+        elif left is not None and expected > left:
+            problem = f"{room.items:,} {self.name} are in hand, for {expected:.2f} s; the deadline is in {left:.2f} s"
+        if problem:
+            self._drop("overloaded", items)
+            raise Overloaded(problem, retry)
+        room.items += items
+        room.size_bytes += size_bytes
         try:
-            return list(await asyncio.gather(*(each.result for each in waiting)))
+            yield
         finally:
-            for each in waiting:
-                each.result.cancel()
+            room.items -= items
+            room.size_bytes -= size_bytes
+
+    async def submit(self, items: Sequence[Item]) -> list[Vector]:
+        """The vectors [dim] of `items`, in their order. Raises DeadlineExceeded, and what the engine raises."""
+        self.check_worker()
+        left = seconds_left()
+        now = time.monotonic()
+        request = _Request(
+            self._loop.create_future(),
+            [_NONE] * len(items),
+            len(items),
+            math.inf if left is None else now + left,
+        )
+        waiting = [_Waiting(request, place, item, now) for place, item in enumerate(items)]
+        with self._changed:
+            self._queue.update(dict.fromkeys(waiting))
+            self._changed.notify()
+        try:
+            return await request.answer
+        except asyncio.CancelledError:
+            self._drop("cancelled", request.missing)
+            raise
+        finally:
+            with self._changed:
+                for each in waiting:
+                    self._queue.pop(each, None)
 
     async def check(self, item: Item, fresh_seconds: float) -> None:
         """Passes where a batch was computed in the last `fresh_seconds`, or where `item` is computed now."""
-        self.check_room(0)
+        self.check_worker()
         if time.monotonic() - self._last_success > fresh_seconds:
             await self.submit([item])
 
+    def check_worker(self) -> None:
+        """Raises ShuttingDown once closed, DependencyUnavailable where the worker died."""
+        if self._closed:
+            raise ShuttingDown
+        if self._ended:
+            raise self._dead()
+
     async def close(self) -> None:
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
-        for each in self._queue:
-            if not each.result.done():
-                each.result.set_exception(ShuttingDown())
-        self._queue.clear()
-        self._thread.shutdown()
+        """Ends after the batch that is being computed; what waits is refused."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        await asyncio.to_thread(self._worker.join)
+        await asyncio.sleep(0)  # the last batch's answers
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            batch = self._take()
-            if not batch:
-                self._arrived.clear()
-                continue
-            try:
-                vectors = await loop.run_in_executor(self._thread, self._compute_lists, [each.item for each in batch])
-            except Exception as error:
-                for each in batch:
-                    if not each.result.done():
-                        each.result.set_exception(error)
-                continue
-            self._last_success = time.monotonic()
-            for each, vector in zip(batch, vectors, strict=True):
-                if not each.result.done():
-                    each.result.set_result(vector)
+    # The worker's own thread.
 
-    def _compute_lists(self, items: Sequence[Item]) -> list[list[float]]:
-        lists: list[list[float]] = self._compute(items).tolist()
-        return lists
+    def _work(self) -> None:
+        try:
+            while batch := self._next():
+                started = time.monotonic()
+                try:
+                    result: Vectors | Exception = self._compute([each.item for each in batch])
+                except Exception as error:
+                    result = error
+                self._tell(self._deliver, batch, result, started, time.monotonic() - started)
+        finally:
+            self._ended = True
+            self._tell(self._refuse_rest)
 
-    def _take(self) -> list[_Waiting[Item]]:
+    def _next(self) -> list[_Waiting[Item]]:
+        """The next batch, once there is one; none when closed."""
+        with self._changed:
+            self._computing = []
+            while not self._closed:
+                batch, expired = self._take(time.monotonic())
+                if expired:
+                    self._tell(self._expire, expired)
+                if batch:
+                    self._computing = batch
+                    return batch
+                self._changed.wait()
+        return []
+
+    def _take(self, now: float) -> tuple[list[_Waiting[Item]], list[_Waiting[Item]]]:
         batch: list[_Waiting[Item]] = []
-        now = time.monotonic()
-        while self._queue and len(batch) < self._max_batch:
-            each = self._queue.popleft()
-            if each.result.done():
-                continue
-            if each.deadline is not None and each.deadline <= now:
-                each.result.set_exception(DeadlineExceeded(f"the deadline passed in the queue of {self._name}"))
-                continue
-            batch.append(each)
-        return batch
+        expired: list[_Waiting[Item]] = []
+        for each in self._queue:
+            if each.request.deadline <= now:
+                expired.append(each)
+            elif not batch or self._alike(each.item) == self._alike(batch[0].item):
+                batch.append(each)
+                if len(batch) == self._max_batch:
+                    break
+        for each in (*batch, *expired):
+            del self._queue[each]
+        return batch, expired
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # Back on the event loop.
+
+    def _deliver(
+        self, batch: list[_Waiting[Item]], result: Vectors | Exception, started: float, seconds: float
+    ) -> None:
+        self._metrics.batch.labels(self.name).observe(len(batch))
+        self._metrics.compute.labels(self.name).observe(seconds)
+        wait = self._metrics.wait.labels(self.name)
+        for each in batch:
+            wait.observe(started - each.since)
+        if isinstance(result, Exception):
+            log.error("batch failed", tower=self.name, items=len(batch), problem=f"{type(result).__name__}: {result}")
+            self._fail(batch, result, "failed")
+            return
+        self._last_success = time.monotonic()
+        mean = self._room.seconds_an_item
+        newest = seconds / len(batch)
+        self._room.seconds_an_item = newest if mean == 0 else (1 - NEWEST) * mean + NEWEST * newest
+        for each, vector in zip(batch, result, strict=True):
+            request = each.request
+            request.vectors[each.place] = vector
+            request.missing -= 1
+            if request.missing == 0 and not request.answer.done():
+                request.answer.set_result(request.vectors)
+
+    def _expire(self, expired: list[_Waiting[Item]]) -> None:
+        self._fail(expired, DeadlineExceeded(f"the deadline passed in the queue of {self.name}"), "expired")
+
+    def _fail(self, waiting: Sequence[_Waiting[Item]], error: Exception, cause: str) -> None:
+        self._drop(cause, len(waiting))
+        for each in waiting:
+            if not each.request.answer.done():
+                each.request.answer.set_exception(error)
+
+    def _refuse_rest(self) -> None:
+        with self._changed:
+            left = [*self._computing, *self._queue]
+            self._queue.clear()
+        if self._closed:
+            self._fail(left, ShuttingDown(), "closed")
+        else:
+            log.critical("worker died", tower=self.name)
+            self._fail(left, self._dead(), "failed")
+
+    def _dead(self) -> DependencyUnavailable:
+        return DependencyUnavailable("model", f"the worker of the {self.name} died")
+
+    def _drop(self, cause: str, count: int) -> None:
+        self._metrics.dropped.labels(self.name, cause).inc(count)

@@ -1,20 +1,17 @@
-"""From a model's name or path to cn_clip's CLIP module with its weights."""
+"""From a model's name or path to a checkpoint on this disk. Nothing here needs torch."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
+import importlib.util
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from services.common.fingerprint import Fingerprint
-from services.encoder.cn_clip_import import CLIP, MODEL_CONFIGS, STRUCTURES, convert_weights, download
+from services.encoder.downloads import Hub, download, verify
+from services.encoder.errors import ModelError
 
 DEMO_FOLDER = Path(__file__).parent / "demo_model"
 CHECKPOINT_NAME = "model.pt"
@@ -23,98 +20,101 @@ CONFIG_NAME = "config.json"
 PREPROCESSING_VERSION = 1
 
 
-class ModelError(Exception):
-    """A model cannot be loaded; the message says what was looked for and where."""
+@dataclass(frozen=True)
+class Named:
+    """A model of cn_clip: its structure, and the name of its file on the hubs."""
+
+    structure: str
+    file: str
+
+
+# As in _MODEL_INFO and _MODELS of cn_clip/clip/utils.py, which only torch can import. A test holds them in step.
+NAMED = {
+    "ViT-B-16": Named("ViT-B-16@RoBERTa-wwm-ext-base-chinese", "clip_cn_vit-b-16.pt"),
+    "ViT-L-14": Named("ViT-L-14@RoBERTa-wwm-ext-base-chinese", "clip_cn_vit-l-14.pt"),
+    "ViT-L-14-336": Named("ViT-L-14-336@RoBERTa-wwm-ext-base-chinese", "clip_cn_vit-l-14-336.pt"),
+    "ViT-H-14": Named("ViT-H-14@RoBERTa-wwm-ext-large-chinese", "clip_cn_vit-h-14.pt"),
+    "RN50": Named("RN50@RBT3-chinese", "clip_cn_rn50.pt"),
+}
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """cn_clip's module in evaluation mode and fp32, with what is known of it."""
+class Checkpoint:
+    """A file in cn_clip's format and its configuration: the keyword arguments of cn_clip's `CLIP`."""
 
-    module: Any
+    path: Path
+    config: dict[str, Any]
     fingerprint: Fingerprint
-    image_resolution: int
-    logit_scale: float
+
+    @property
+    def image_resolution(self) -> int:
+        return int(self.config["image_resolution"])
 
 
-def load_model(model: str, *, architecture: str, cache: Path, hub: str) -> LoadedModel:
-    """Load `model`: 'demo', a name of cn_clip, a checkpoint file in cn_clip's format, or a folder with one.
+def find_checkpoint(model: str, *, architecture: str, cache: Path, hub: Hub) -> Checkpoint:
+    """The checkpoint of 'demo', of a name of cn_clip, of a file in cn_clip's format, or of a folder with one.
 
-    Raises ModelError where it cannot be had.
+    A named one is downloaded where it is not in `cache`. Raises ModelError where it cannot be had.
     """
-    if model in STRUCTURES:
-        path, name, config = _downloaded(model, cache, hub), model, named_config(model)
-    else:
-        path, name, config = _local(DEMO_FOLDER if model == "demo" else Path(model).expanduser(), architecture)
-    module = build(config, _read(path))
-    fingerprint = Fingerprint(name, int(module.text_projection.shape[1]), _sha256(path), PREPROCESSING_VERSION)
-    return LoadedModel(module, fingerprint, int(config["image_resolution"]), float(module.logit_scale.detach().exp()))
-
-
-def build(config: dict[str, Any], state: dict[str, Any]) -> Any:
-    """The module with the weights of `state`, by cn_clip's own steps (cn_clip/clip/utils.py, create_model).
-
-    cn_clip holds weights in fp16 and widens them for a CPU: done likewise here, so that the numbers are its own.
-    """
-    try:
-        module = CLIP(**config)
-        convert_weights(module)
-        prefix = "module."
-        names = {name.removeprefix(prefix): value for name, value in state.items() if "bert.pooler" not in name}
-        module.load_state_dict(names)
-    except (RuntimeError, TypeError, KeyError) as error:
-        raise ModelError(f"the checkpoint does not fit its configuration: {error}") from error
-    return module.float().eval()
+    if model in NAMED:
+        path = cache.expanduser() / NAMED[model].file
+        missing = not path.is_file()
+        if missing:
+            download(model, path, hub)
+        return _checkpoint(path, model, named_config(model), downloaded=missing)
+    local = DEMO_FOLDER if model == "demo" else Path(model).expanduser()
+    return _checkpoint(*_local(local, architecture))
 
 
 def named_config(name: str) -> dict[str, Any]:
     """The configuration of one of cn_clip's names, from its model_configs."""
-    vision, text = STRUCTURES[name].split("@")
+    vision, text = NAMED[name].structure.split("@")
+    folder = cn_clip_folder() / "model_configs"
     config = {
-        **json.loads((MODEL_CONFIGS / f"{vision}.json").read_text()),
-        **json.loads((MODEL_CONFIGS / f"{text}.json").read_text()),
+        **json.loads((folder / f"{vision}.json").read_text()),
+        **json.loads((folder / f"{text}.json").read_text()),
     }
     if isinstance(config["vision_layers"], str):  # "[3,4,6,3]"
         config["vision_layers"] = json.loads(config["vision_layers"])
     return config
 
 
-def _downloaded(name: str, cache: Path, hub: str) -> Path:
-    folder = cache.expanduser()
+def cn_clip_folder() -> Path:
+    """The folder of cn_clip's files, without importing it: that takes torch, seconds and 300 MB."""
+    spec = importlib.util.find_spec("cn_clip")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError("cn_clip is not installed: pip install --no-deps -r requirements/cn-clip.txt")
+    return Path(spec.submodule_search_locations[0]) / "clip"
+
+
+def _checkpoint(path: Path, name: str, config: dict[str, Any], *, downloaded: bool = False) -> Checkpoint:
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return Path(download(name, str(folder), use_modelscope=hub == "modelscope"))
-    except Exception as error:  # the hubs' libraries raise whatever they like
-        raise ModelError(f"model {name} is not in {folder} and cannot be had from {hub}: {error}") from error
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        verify(path, sha256, downloaded=downloaded)
+        return Checkpoint(path, config, Fingerprint(name, int(config["embed_dim"]), sha256, PREPROCESSING_VERSION))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"the configuration of {path} has no usable embed_dim: {error}") from error
 
 
 def _local(path: Path, architecture: str) -> tuple[Path, str, dict[str, Any]]:
     checkpoint = path / CHECKPOINT_NAME if path.is_dir() else path
     if not checkpoint.is_file():
-        names = ", ".join(STRUCTURES)
+        names = ", ".join(NAMED)
         raise ModelError(f"there is no checkpoint at {checkpoint}, and the names are demo, {names}")
     beside = checkpoint.with_name(CONFIG_NAME)
     if architecture:
-        if architecture not in STRUCTURES:
-            raise ModelError(f"--architecture {architecture} is none of {', '.join(STRUCTURES)}")
+        if architecture not in NAMED:
+            raise ModelError(f"--architecture {architecture} is none of {', '.join(NAMED)}")
         return checkpoint, checkpoint.stem, named_config(architecture)
     if not beside.is_file():
         raise ModelError(
             f"{checkpoint} has no {CONFIG_NAME} beside it: name the cn_clip model it was tuned from by --architecture"
         )
-    config = json.loads(beside.read_text(encoding="utf-8"))
-    return checkpoint, str(config.pop("name", checkpoint.stem)), config
-
-
-def _read(path: Path) -> dict[str, Any]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state: dict[str, Any] = checkpoint["state_dict"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path} is no checkpoint in cn_clip's format: {error}") from error
-    return state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        config = json.loads(beside.read_text(encoding="utf-8"))
+        return checkpoint, str(config.pop("name", checkpoint.stem)), config
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{beside} is no JSON object: {error}") from error

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from services.common.errors import InvalidField
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_count
-from services.encoder.batcher import Batcher
-from services.encoder.checkpoints import LoadedModel
-from services.encoder.engine import Engine, Vectors
-from services.encoder.pictures import Picture, read_picture
+from services.encoder.batcher import Batcher, Vector
+from services.encoder.checkpoints import Checkpoint
+from services.encoder.decoders import Decoders
+from services.encoder.engine import Engine
+from services.encoder.metrics import EncoderMetrics
+from services.encoder.pictures import Picture
 from services.encoder.settings import EncoderSettings
-from services.encoder.texts import Tokens, tokenize_text
+from services.encoder.texts import CONTEXT_LENGTH, LENGTHS, Tokens, padded, padded_length, tokenize_text
 
 # How long a computed batch speaks for its tower. Asking an idle one costs a text or a picture.
 TEXTS_FRESH_SECONDS = 2.0
@@ -27,14 +29,18 @@ IMAGES_FRESH_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class EncodedText:
-    vector: list[float]
+    """`vector` [dim], of length 1."""
+
+    vector: Vector
     token_count: int
     truncated: bool
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    vector: list[float]
+    """`vector` [dim], of length 1."""
+
+    vector: Vector
     media_type: str
     width: int
     height: int
@@ -50,54 +56,63 @@ class Similarity:
 class Encoder:
     """Texts and pictures to unit vectors. Must be made inside a running event loop."""
 
-    def __init__(self, model: LoadedModel, engine: Engine, settings: EncoderSettings) -> None:
-        self.fingerprint: Fingerprint = model.fingerprint
+    def __init__(
+        self, checkpoint: Checkpoint, engine: Engine, settings: EncoderSettings, metrics: EncoderMetrics
+    ) -> None:
+        self.fingerprint: Fingerprint = checkpoint.fingerprint
         self.engine = engine
-        self.image_resolution = model.image_resolution
+        self.image_resolution = checkpoint.image_resolution
         self.settings = settings
-        self._logit_scale = model.logit_scale
-        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
-        self._texts: Batcher[list[int]] = Batcher(
-            "texts", self._compute_texts, max_batch=settings.text_batch, max_queue=settings.max_queue
+        self.metrics = metrics
+        # By the exact tokens, which are all that the model sees of a text.
+        self._cache: LRUCache[tuple[int, ...], Vector] = LRUCache(settings.text_cache)
+        self._decoders = Decoders(settings, self.image_resolution, metrics)
+        self._texts: Batcher[tuple[int, ...]] = Batcher(
+            "texts",
+            lambda batch: engine.encode_texts(padded(batch)),
+            metrics,
+            max_batch=settings.text_batch or engine.text_batch,
+            max_items=settings.max_queue_texts,
+            alike=padded_length,
         )
         self._images: Batcher[npt.NDArray[np.uint8]] = Batcher(
-            "pictures", self._compute_images, max_batch=settings.image_batch, max_queue=settings.max_queue
+            "pictures",
+            lambda batch: engine.encode_images(np.stack(batch)),
+            metrics,
+            max_batch=settings.image_batch or engine.image_batch,
+            max_items=settings.max_queue_images,
+            max_bytes=settings.max_queue_bytes,
         )
 
     async def encode_texts(self, texts: Sequence[str]) -> list[EncodedText]:
-        """One result a text, in order. Raises InvalidField for the first text that cannot be encoded."""
+        """One result a text, in order. Raises InvalidField for the first text that cannot be encoded, Overloaded."""
         check_count(texts, "texts", self.settings.max_texts)
         tokens = [self._tokens(text, f"texts[{place}]") for place, text in enumerate(texts)]
-        vectors = await self._texts.submit([each.ids for each in tokens])
-        return [EncodedText(vector, each.count, each.truncated) for vector, each in zip(vectors, tokens, strict=True)]
+        vectors = {each.ids: self._cache.get(each.ids) for each in tokens}
+        missing = [ids for ids, vector in vectors.items() if vector is None]
+        self.metrics.cached.labels("hit").inc(len(tokens) - len(missing))
+        self.metrics.cached.labels("miss").inc(len(missing))
+        if missing:
+            with self._texts.admitted(len(missing)):
+                computed = dict(zip(missing, await self._texts.submit(missing), strict=True))
+            vectors |= computed
+            if self._cache.maxsize:
+                self._cache.update(computed)
+        return [EncodedText(vectors[each.ids], each.count, each.truncated) for each in tokens]  # type: ignore[arg-type]
 
     async def encode_images(self, images: Sequence[bytes]) -> list[EncodedImage | InvalidField]:
-        """One result a picture, in order: its vector, or why it has none."""
+        """One result a picture, in order: its vector, or why it has none. Raises Overloaded, before any is decoded."""
         check_count(images, "images", self.settings.max_images)
-        self._images.check_room(len(images))
-        loop = asyncio.get_running_loop()
-        pictures = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._decoders, self._picture, data, f"images[{place}]")
-                for place, data in enumerate(images)
-            )
-        )
-        readable = [picture for picture in pictures if isinstance(picture, Picture)]
-        vectors = iter(await self._images.submit([picture.pixels for picture in readable]) if readable else ())
-        return [
-            EncodedImage(next(vectors), picture.media_type, picture.width, picture.height)
-            if isinstance(picture, Picture)
-            else picture
-            for picture in pictures
-        ]
+        with self._images.admitted(len(images), sum(map(len, images))):
+            return await asyncio.gather(*(self._image(data, f"images[{place}]") for place, data in enumerate(images)))
 
     async def compare(self, image: bytes, texts: Sequence[str]) -> list[Similarity]:
         """Similarity of one picture and each text, as in cn_clip's `CLIP.get_similarity` (cn_clip/clip/model.py)."""
         encoded_texts, [encoded_image] = await asyncio.gather(self.encode_texts(texts), self.encode_images([image]))
         if isinstance(encoded_image, InvalidField):
             raise type(encoded_image)("image", encoded_image.problem)
-        scores = np.array([text.vector for text in encoded_texts]) @ np.array(encoded_image.vector)
-        logits = self._logit_scale * scores
+        scores = np.stack([text.vector for text in encoded_texts]) @ encoded_image.vector
+        logits = self.engine.logit_scale * scores
         weights = np.exp(logits - logits.max())
         shares = weights / weights.sum()
         return [
@@ -111,41 +126,32 @@ class Encoder:
         A tower at work shows it by its batches; an idle one is asked for a vector. So a queue that is long, and moves,
         does not look like a failure.
         """
-        blank = np.zeros((3, self.image_resolution, self.image_resolution), dtype=np.uint8)
+        self._decoders.check()
+        await self._images.check(self._blank(), IMAGES_FRESH_SECONDS)
         await self._texts.check(self._tokens("好", "texts").ids, TEXTS_FRESH_SECONDS)
-        await self._images.check(blank, IMAGES_FRESH_SECONDS)
 
     async def warm_up(self) -> None:
-        """Runs both towers once, so that no caller pays for what is done on first use."""
-        resolution = self.image_resolution
-        await self._texts.submit([self._tokens("一张图片", "texts").ids])
-        await self._images.submit([np.zeros((3, resolution, resolution), dtype=np.uint8)])
+        """Runs both towers, the texts' once in each length, so that no caller pays for what is done on first use."""
+        ids = self._tokens("图" * CONTEXT_LENGTH, "texts").ids
+        for length in LENGTHS:
+            await self._texts.submit([ids[:length]])
+        await self._images.submit([self._blank()])
 
     async def close(self) -> None:
         await self._texts.close()
         await self._images.close()
-        self._decoders.shutdown()
+        self._decoders.close()
+
+    def _blank(self) -> npt.NDArray[np.uint8]:
+        return np.zeros((3, self.image_resolution, self.image_resolution), dtype=np.uint8)
 
     def _tokens(self, text: str, field: str) -> Tokens:
         return tokenize_text(text, max_chars=self.settings.max_text_chars, field=field)
 
-    def _picture(self, data: bytes, field: str) -> Picture | InvalidField:
-        try:
-            return read_picture(
-                data,
-                self.image_resolution,
-                max_bytes=self.settings.max_image_bytes,
-                max_pixels=self.settings.max_image_pixels,
-                field=field,
-            )
-        except InvalidField as error:
-            return error
-
-    def _compute_texts(self, ids: Sequence[list[int]]) -> Vectors:
-        padded = np.zeros((len(ids), max(map(len, ids))), dtype=np.int64)
-        for row, each in enumerate(ids):
-            padded[row, : len(each)] = each
-        return self.engine.encode_texts(padded)
-
-    def _compute_images(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Vectors:
-        return self.engine.encode_images(np.stack(pixels))
+    async def _image(self, data: bytes, field: str) -> EncodedImage | InvalidField:
+        """Each picture goes on to the device as soon as it is decoded, whatever the others of its call do."""
+        picture = await self._decoders.read(data, field)
+        if not isinstance(picture, Picture):
+            return picture
+        [vector] = await self._images.submit([picture.pixels])
+        return EncodedImage(vector, picture.media_type, picture.width, picture.height)

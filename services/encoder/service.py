@@ -28,7 +28,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         encoded = await self._encoder.encode_texts(request.texts)
         results = [
             pb.TextEmbedding(
-                embedding=types_pb2.Embedding(values=text.vector),
+                embedding=types_pb2.Embedding(values=text.vector.tolist()),
                 token_count=text.token_count,
                 truncated=text.truncated,
             )
@@ -56,7 +56,7 @@ def image_message(encoded: EncodedImage | WentuError) -> pb.ImageEmbedding:
     if isinstance(encoded, WentuError):
         return pb.ImageEmbedding(error=item_error(encoded))
     return pb.ImageEmbedding(
-        embedding=types_pb2.Embedding(values=encoded.vector),
+        embedding=types_pb2.Embedding(values=encoded.vector.tolist()),
         media_type=encoded.media_type,
         width=encoded.width,
         height=encoded.height,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import MIB, ServerSettings
+from services.encoder.downloads import Hub
 
 
 class EncoderSettings(ServerSettings):
@@ -29,13 +30,13 @@ class EncoderSettings(ServerSettings):
     compiled_cache: Path = Field(
         Path("~/.cache/wentu"), description="folder for models converted for OpenVINO: the next start is faster"
     )
-    hub: Literal["huggingface", "modelscope"] = Field("huggingface", description="where cn_clip downloads from")
+    hub: Hub = Field("huggingface", description="where cn_clip downloads from: huggingface, modelscope")
     engine: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: torch where there is a CUDA device, openvino elsewhere"
     )
     device: str = Field("auto", description="for torch: cpu, cuda, cuda:1; auto takes a CUDA device where there is one")
     precision: Literal["auto", "f32", "bf16", "f16"] = Field(
-        "auto", description="auto: f16 on CUDA; on a CPU bf16 where it has AMX or AVX512-BF16, else f32"
+        "auto", description="auto: f16 on CUDA; on a CPU the faster of bf16 and f32, measured at the start"
     )
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that compute and, as many again, that decode")
     max_texts: int = Field(256, ge=1, le=4096, description="texts of one call")
@@ -43,6 +44,25 @@ class EncoderSettings(ServerSettings):
     max_images: int = Field(64, ge=1, le=1024, description="pictures of one call")
     max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
     max_image_pixels: int = Field(64_000_000, ge=1024, description="width times height of one picture")
-    text_batch: int = Field(64, ge=1, description="texts that the model takes at once")
-    image_batch: int = Field(16, ge=1, description="pictures that the model takes at once")
-    max_queue: int = Field(1024, ge=1, description="texts, and likewise pictures, that may wait; more are refused")
+    text_batch: int | None = Field(
+        None, ge=1, description="texts that the model takes at once; by default 32 on a CPU, 256 on CUDA"
+    )
+    image_batch: int | None = Field(
+        None, ge=1, description="pictures that the model takes at once; by default 8 on a CPU, 64 on CUDA"
+    )
+    max_queue_texts: int = Field(1024, ge=1, description="texts in hand at once, waiting or computed; more are refused")
+    max_queue_images: int = Field(
+        256, ge=1, description="pictures in hand at once, waiting, decoded or computed; more are refused"
+    )
+    max_queue_bytes: int = Field(256 * MIB, ge=MIB, description="bytes of the files of the pictures in hand at once")
+    text_cache: int = Field(10_000, ge=0, description="texts whose vectors are kept, the last used ones; 0 keeps none")
+
+    @model_validator(mode="after")
+    def _one_call_fits(self) -> Self:
+        """What one call may hold must fit into the empty queue, or it would be refused for ever."""
+        for call, queue in (("max_texts", "max_queue_texts"), ("max_images", "max_queue_images")):
+            if getattr(self, call) > getattr(self, queue):
+                raise ValueError(f"{queue} must be at least {call}, {getattr(self, call):,}")
+        if self.max_queue_bytes < self.max_message_bytes:
+            raise ValueError(f"max_queue_bytes must be at least max_message_bytes, {self.max_message_bytes:,}")
+        return self

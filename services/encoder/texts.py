@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from services.common.errors import InvalidField
-from services.encoder.cn_clip_import import tokenizer
+from services.encoder.checkpoints import cn_clip_folder
+from services.encoder.engine import Ids
 
 CONTEXT_LENGTH = 52  # cn_clip/clip/utils.py: "all baseline models use 52 as the context length"
-_CLS = tokenizer.vocab["[CLS]"]
-_SEP = tokenizer.vocab["[SEP]"]
+# Texts are padded to the next of these and share a batch with those of the same. So a text's vector never depends on
+# its neighbours: in bf16 the padding's length alone moves it by more than 1e-5 (bench/RESULTS.md).
+LENGTH_STEP = 4
+LENGTHS = tuple(range(LENGTH_STEP, CONTEXT_LENGTH + 1, LENGTH_STEP))
+
+
+def _tokenizer() -> Any:
+    """cn_clip's, from its one file: importing cn_clip takes torch, which an encoder on OpenVINO can do without."""
+    path = cn_clip_folder() / "bert_tokenizer.py"
+    spec = importlib.util.spec_from_file_location("wentu_cn_clip_tokenizer", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FullTokenizer()
+
+
+_TOKENIZER = _tokenizer()
+_CLS = _TOKENIZER.vocab["[CLS]"]
+_SEP = _TOKENIZER.vocab["[SEP]"]
 
 
 @dataclass(frozen=True)
 class Tokens:
     """`ids`: [CLS], at most 50 tokens, [SEP]. `count`: as many as there were before the cut."""
 
-    ids: list[int]
+    ids: tuple[int, ...]
     count: int
 
     @property
@@ -28,7 +52,20 @@ def tokenize_text(text: str, *, max_chars: int, field: str) -> Tokens:
     """Tokens of one text, the same as cn_clip's `tokenize` gives. Raises InvalidField, naming `field`."""
     if len(text) > max_chars:
         raise InvalidField(field, f"has {len(text):,} characters; the limit is {max_chars:,}")
-    inner = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+    inner = _TOKENIZER.convert_tokens_to_ids(_TOKENIZER.tokenize(text))
     if not inner:
         raise InvalidField(field, "must hold a word")
-    return Tokens([_CLS, *inner[: CONTEXT_LENGTH - 2], _SEP], len(inner) + 2)
+    return Tokens((_CLS, *inner[: CONTEXT_LENGTH - 2], _SEP), len(inner) + 2)
+
+
+def padded_length(ids: Sequence[int]) -> int:
+    """The one of LENGTHS that `ids` is padded to."""
+    return -(-len(ids) // LENGTH_STEP) * LENGTH_STEP
+
+
+def padded(batch: Sequence[Sequence[int]]) -> Ids:
+    """ids [n, length], padded with 0 to the length of the longest."""
+    rows = np.zeros((len(batch), max(map(padded_length, batch))), dtype=np.int64)
+    for row, ids in zip(rows, batch, strict=True):
+        row[: len(ids)] = ids
+    return rows

@@ -1,0 +1,30 @@
+"""What a service measures of itself and of its process, for Prometheus, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+
+from services.common.settings import ServerSettings
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def metrics_served(settings: ServerSettings, registry: CollectorRegistry) -> Iterator[None]:
+    """Serves `registry` at /metrics where the settings name a port for it."""
+    if settings.metrics_port is None:
+        yield
+        return
+    ProcessCollector(registry=registry)
+    server, thread = start_http_server(settings.metrics_port, settings.host, registry)
+    log.info("metrics", address=f"http://{settings.host}:{server.server_port}/metrics")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,74 @@
+"""cn_clip's towers as OpenVINO models, converted once and kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+import structlog
+
+from services.encoder.checkpoints import Checkpoint
+
+log = structlog.get_logger()
+
+_LOGIT_SCALE = "logit_scale"
+
+
+def towers(core: ov.Core, checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model, ov.Model, float]:
+    """The text tower, the picture tower and the logit scale: from the folder `cache`, else converted and kept there.
+
+    Batch and text length are free. A cache that fails is done without.
+    """
+    # Whatever changes the converted towers is in their names.
+    version = ov.get_version().split("-")[0]
+    name = (
+        f"{checkpoint.fingerprint.checkpoint_sha256}-{checkpoint.fingerprint.preprocessing_version}-openvino-{version}"
+    )
+    paths = [cache / f"{name}-{tower}.xml" for tower in ("texts", "images")]
+    with contextlib.suppress(RuntimeError, OSError):
+        if all(path.exists() for path in paths):
+            texts, images = (core.read_model(path, path.with_suffix(".bin")) for path in paths)
+            return texts, images, float(texts.get_rt_info(_LOGIT_SCALE).value)
+    log.info("converting", model=checkpoint.fingerprint.name)
+    texts, images, scale = _converted(checkpoint)
+    texts.set_rt_info(scale, _LOGIT_SCALE)
+    with contextlib.suppress(RuntimeError, OSError):
+        for model, path in zip((texts, images), paths, strict=True):
+            _save(model, path)
+    return texts, images, scale
+
+
+def _converted(checkpoint: Checkpoint) -> tuple[ov.Model, ov.Model, float]:
+    import torch
+
+    from services.encoder.module import load_module, logit_scale
+    from services.encoder.towers import ImageTower, TextTower
+
+    def convert(tower: torch.nn.Module, example: torch.Tensor, shape: list[int]) -> ov.Model:
+        # Tracing warns about every Python number it freezes; none of them depends on batch or length here.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            model: Any = ov.convert_model(tower.eval(), example_input=example)
+            model.reshape({model.input(0): ov.PartialShape(shape)})
+        return model
+
+    module = load_module(checkpoint)
+    side = checkpoint.image_resolution
+    texts = convert(TextTower(module), torch.ones((2, 7), dtype=torch.int64), [-1, -1])
+    images = convert(ImageTower(module), torch.zeros((2, 3, side, side), dtype=torch.uint8), [-1, 3, side, side])
+    return texts, images, logit_scale(module)
+
+
+def _save(model: ov.Model, path: Path) -> None:
+    """Whole or not at all: written under another name, and the weights first, which the other file names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.stem}-{os.getpid()}.xml")
+    ov.save_model(model, new, compress_to_fp16=False)
+    os.replace(new.with_suffix(".bin"), path.with_suffix(".bin"))
+    os.replace(new, path)

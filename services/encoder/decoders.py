@@ -1,0 +1,59 @@
+"""Decoding and resizing in threads, while the device computes what came before."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from services.common.calls import seconds_left
+from services.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidField
+from services.encoder.metrics import EncoderMetrics
+from services.encoder.pictures import Picture, read_picture
+from services.encoder.settings import EncoderSettings
+
+
+class Decoders:
+    """A bounded pool of threads. Pillow gives up the interpreter's lock while it works."""
+
+    def __init__(self, settings: EncoderSettings, resolution: int, metrics: EncoderMetrics) -> None:
+        self._settings, self._resolution, self._metrics = settings, resolution, metrics
+        self._threads: list[threading.Thread] = []
+        self._pool = ThreadPoolExecutor(
+            settings.threads,
+            thread_name_prefix="decode",
+            initializer=lambda: self._threads.append(threading.current_thread()),
+        )
+
+    async def read(self, data: bytes, field: str) -> Picture | InvalidField:
+        """The picture, or why it cannot be read. Raises DeadlineExceeded where the caller stopped waiting before."""
+        left = seconds_left()
+        deadline = None if left is None else time.monotonic() + left
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, data, field, deadline)
+
+    def check(self) -> None:
+        """Raises DependencyUnavailable where a thread died: what it had taken would never be answered."""
+        if not all(thread.is_alive() for thread in self._threads):
+            raise DependencyUnavailable("decoder", "a thread that decodes pictures died")
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _read(self, data: bytes, field: str, deadline: float | None) -> Picture | InvalidField:
+        started = time.monotonic()
+        if deadline is not None and deadline <= started:
+            self._metrics.dropped.labels("pictures", "expired").inc()
+            raise DeadlineExceeded("the deadline passed before the picture was decoded")
+        try:
+            return read_picture(
+                data,
+                self._resolution,
+                max_bytes=self._settings.max_image_bytes,
+                max_pixels=self._settings.max_image_pixels,
+                field=field,
+            )
+        except InvalidField as error:
+            return error
+        finally:
+            self._metrics.decode.observe(time.monotonic() - started)
