@@ -1,0 +1,1 @@
+"""Benchmarks: each `make bench-NAME` measures side by side in one run and prints ratios."""

@@ -136,7 +136,7 @@ async def test_a_caller_whose_turn_would_come_too_late_is_refused_at_once() -> N
         device.begun.clear()
         waiting = ask(batcher, 2, 3)
         await begun(device)
-        with incoming("", 0.2), pytest.raises(Overloaded, match=r"2 numbers are in hand, for 0.\d+ s; the dead"):
+        with incoming("", 0.2), pytest.raises(Overloaded, match=r"2 numbers are in hand, for 1.\d+ s; the dead"):
             await ask(batcher, 4)
         with incoming("", 60):
             patient = ask(batcher, 5)

@@ -10,6 +10,7 @@ import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -30,8 +31,12 @@ _LEFT_ALONE = ("/grpc.health.", "/grpc.reflection.")
 class AroundInterceptor(aio.ServerInterceptor):
     """Runs `around` about every call of the project's own services."""
 
+    def __init__(self) -> None:
+        # Made once a method: gRPC asks at every call.
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
+
     @abstractmethod
-    def around(self, details: grpc.HandlerCallDetails, context: Context) -> AbstractAsyncContextManager[None]: ...
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]: ...
 
     async def intercept_service(
         self,
@@ -39,16 +44,24 @@ class AroundInterceptor(aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler: Any = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_LEFT_ALONE):
+        method = handler_call_details.method
+        if handler is None or method.startswith(_LEFT_ALONE):
             return handler
+        inner, wrapped = self._wrapped.get(method, (None, None))
+        if inner is not handler:
+            wrapped = self._wrap(handler, method)
+            self._wrapped[method] = (handler, wrapped)
+        return wrapped
+
+    def _wrap(self, handler: Any, method: str) -> Any:
         behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
 
         async def one(request: Any, context: Context) -> Any:
-            async with self.around(handler_call_details, context):
+            async with self.around(method, context):
                 return await behaviour(request, context)
 
         async def many(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self.around(handler_call_details, context):
+            async with self.around(method, context):
                 async for response in behaviour(request, context):
                     yield response
 
@@ -77,10 +90,10 @@ class CallInterceptor(AroundInterceptor):
     """Takes on the request id and the deadline of a call, sends the id back, and logs how the call ended."""
 
     @asynccontextmanager
-    async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
-        given = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), "")
         started = time.perf_counter()
-        with incoming(given.get(REQUEST_ID_KEY, ""), context.time_remaining()) as call_id:
+        with incoming(str(given), context.time_remaining()) as call_id:
             context.set_trailing_metadata(((REQUEST_ID_KEY, call_id),))
             cancelled = False
             try:
@@ -91,7 +104,9 @@ class CallInterceptor(AroundInterceptor):
             finally:
                 code = Code.CANCELLED.name if cancelled else _code_name(context)
                 milliseconds = round((time.perf_counter() - started) * 1000, 2)
-                log.info("call", method=details.method, code=code, milliseconds=milliseconds)
+                # Once the answer is on its way; with the request id, since it runs in a copy of this context.
+                record = partial(log.info, "call", method=method, code=code, milliseconds=milliseconds)
+                asyncio.get_running_loop().call_soon(record)
 
 
 def _code_name(context: Context) -> str:
@@ -105,7 +120,7 @@ class ErrorInterceptor(AroundInterceptor):
     """Turns errors into statuses with details. Others become INTERNAL, without their text."""
 
     @asynccontextmanager
-    async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         try:
             yield
         except (aio.AbortError, asyncio.CancelledError, GeneratorExit):
@@ -113,9 +128,9 @@ class ErrorInterceptor(AroundInterceptor):
         except WentuError as error:
             await _abort(context, error)
         except NotImplementedError:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{details.method} is not implemented yet")
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented yet")
         except Exception:
-            log.exception("unexpected error", method=details.method)
+            log.exception("unexpected error", method=method)
             await _abort(context, InternalError())
 
 

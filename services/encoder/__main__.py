@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -21,6 +22,7 @@ from services.encoder.encoder import Encoder
 from services.encoder.engine import Engine
 from services.encoder.errors import ModelError
 from services.encoder.metrics import EncoderMetrics
+from services.encoder.priority import give_way
 from services.encoder.settings import EncoderSettings
 
 log = structlog.get_logger()
@@ -63,11 +65,13 @@ async def running(settings: EncoderSettings) -> AsyncIterator[int]:
         checkpoint = find_checkpoint(
             settings.model, architecture=settings.architecture, cache=settings.model_cache, hub=settings.hub
         )
+        with ThreadPoolExecutor(1, initializer=give_way) as starter:  # the engine's own threads take after it
+            making = asyncio.get_running_loop().run_in_executor(starter, make_engine, checkpoint, settings)
+            engine = await making
         registry = CollectorRegistry()
-        encoder = Encoder(checkpoint, make_engine(checkpoint, settings), settings, EncoderMetrics(registry))
+        encoder = Encoder(checkpoint, engine, settings, EncoderMetrics(registry))
         stack.push_async_callback(encoder.close)
         await encoder.warm_up()
-        engine = encoder.engine
         log.info("model", name=encoder.fingerprint.name, engine=engine.name, precision=engine.precision)
         checks = {"": encoder.check, service.NAME: encoder.check}
         add = service.EncoderServicer(encoder).add_to

@@ -20,6 +20,7 @@ from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, ShuttingDown
 from services.encoder.engine import Vectors
 from services.encoder.metrics import EncoderMetrics
+from services.encoder.priority import give_way
 
 log = structlog.get_logger()
 
@@ -28,6 +29,8 @@ Vector = npt.NDArray[np.float32]
 
 LEAST_RETRY_SECONDS = 0.05
 MOST_RETRY_SECONDS = 5.0
+# A turn is expected with so much to spare: what is computed too late is computed for nobody.
+SAFETY = 1.5
 # Weight of the newest batch in the running mean of seconds an item.
 NEWEST = 0.2
 _NONE: Vector = np.empty(0, dtype=np.float32)
@@ -108,14 +111,15 @@ class Batcher(Generic[Item]):
         """
         self.check_worker()
         room, left = self._room, seconds_left()
-        expected = room.items * room.seconds_an_item
+        # What is ahead, and the batch that this would be part of.
+        expected = (room.items + min(room.items, self._max_batch)) * room.seconds_an_item
         retry = min(max(expected / 2, LEAST_RETRY_SECONDS), MOST_RETRY_SECONDS)
         problem = ""
         if room.items + items > self._max_items:
             problem = f"{room.items:,} {self.name} are in hand; the limit is {self._max_items:,}"
         elif self._max_bytes and room.size_bytes + size_bytes > self._max_bytes:
             problem = f"{room.size_bytes:,} bytes of {self.name} are in hand; the limit is {self._max_bytes:,}"
-        elif left is not None and expected > left:
+        elif left is not None and expected * SAFETY > left:
             problem = f"{room.items:,} {self.name} are in hand, for {expected:.2f} s; the deadline is in {left:.2f} s"
         if problem:
             self._drop("overloaded", items)
@@ -177,14 +181,18 @@ class Batcher(Generic[Item]):
     # The worker's own thread.
 
     def _work(self) -> None:
+        give_way()
+        ended = -math.inf
         try:
             while batch := self._next():
+                busy_since = max(ended, batch[0].since)
                 started = time.monotonic()
                 try:
                     result: Vectors | Exception = self._compute([each.item for each in batch])
                 except Exception as error:
                     result = error
-                self._tell(self._deliver, batch, result, started, time.monotonic() - started)
+                ended = time.monotonic()
+                self._tell(self._deliver, batch, result, started, ended, busy_since)
         finally:
             self._ended = True
             self._tell(self._refuse_rest)
@@ -224,10 +232,15 @@ class Batcher(Generic[Item]):
     # Back on the event loop.
 
     def _deliver(
-        self, batch: list[_Waiting[Item]], result: Vectors | Exception, started: float, seconds: float
+        self,
+        batch: list[_Waiting[Item]],
+        result: Vectors | Exception,
+        started: float,
+        ended: float,
+        busy_since: float,
     ) -> None:
         self._metrics.batch.labels(self.name).observe(len(batch))
-        self._metrics.compute.labels(self.name).observe(seconds)
+        self._metrics.compute.labels(self.name).observe(ended - started)
         wait = self._metrics.wait.labels(self.name)
         for each in batch:
             wait.observe(started - each.since)
@@ -237,7 +250,7 @@ class Batcher(Generic[Item]):
             return
         self._last_success = time.monotonic()
         mean = self._room.seconds_an_item
-        newest = seconds / len(batch)
+        newest = (ended - busy_since) / len(batch)
         self._room.seconds_an_item = newest if mean == 0 else (1 - NEWEST) * mean + NEWEST * newest
         for each, vector in zip(batch, result, strict=True):
             request = each.request

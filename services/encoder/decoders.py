@@ -11,6 +11,7 @@ from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidField
 from services.encoder.metrics import EncoderMetrics
 from services.encoder.pictures import Picture, read_picture
+from services.encoder.priority import give_way
 from services.encoder.settings import EncoderSettings
 
 
@@ -23,7 +24,7 @@ class Decoders:
         self._pool = ThreadPoolExecutor(
             settings.threads,
             thread_name_prefix="decode",
-            initializer=lambda: self._threads.append(threading.current_thread()),
+            initializer=self._begin,
         )
 
     async def read(self, data: bytes, field: str) -> Picture | InvalidField:
@@ -39,6 +40,10 @@ class Decoders:
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+
+    def _begin(self) -> None:
+        give_way()
+        self._threads.append(threading.current_thread())
 
     def _read(self, data: bytes, field: str, deadline: float | None) -> Picture | InvalidField:
         started = time.monotonic()

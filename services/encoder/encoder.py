@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from services.encoder.engine import Engine
 from services.encoder.metrics import EncoderMetrics
 from services.encoder.pictures import Picture
 from services.encoder.settings import EncoderSettings
-from services.encoder.texts import CONTEXT_LENGTH, LENGTHS, Tokens, padded, padded_length, tokenize_text
+from services.encoder.texts import CONTEXT_LENGTH, LENGTHS, Tokens, batch_key, padded, tokenize_text
 
 # How long a computed batch speaks for its tower. Asking an idle one costs a text or a picture.
 TEXTS_FRESH_SECONDS = 2.0
@@ -73,7 +74,7 @@ class Encoder:
             metrics,
             max_batch=settings.text_batch or engine.text_batch,
             max_items=settings.max_queue_texts,
-            alike=padded_length,
+            alike=partial(batch_key, exact=engine.precision != "f32"),
         )
         self._images: Batcher[npt.NDArray[np.uint8]] = Batcher(
             "pictures",

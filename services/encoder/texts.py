@@ -14,9 +14,10 @@ from services.encoder.checkpoints import cn_clip_folder
 from services.encoder.engine import Ids
 
 CONTEXT_LENGTH = 52  # cn_clip/clip/utils.py: "all baseline models use 52 as the context length"
-# Texts are padded to the next of these and share a batch with those of the same. So a text's vector never depends on
-# its neighbours: in bf16 the padding's length alone moves it by more than 1e-5 (bench/RESULTS.md).
+# Texts are padded to the next of these.
 LENGTH_STEP = 4
+# In f32 a batch spans so many tokens: fuller batches for a little more padding.
+BATCH_SPAN = 8
 LENGTHS = tuple(range(LENGTH_STEP, CONTEXT_LENGTH + 1, LENGTH_STEP))
 
 
@@ -61,6 +62,15 @@ def tokenize_text(text: str, *, max_chars: int, field: str) -> Tokens:
 def padded_length(ids: Sequence[int]) -> int:
     """The one of LENGTHS that `ids` is padded to."""
     return -(-len(ids) // LENGTH_STEP) * LENGTH_STEP
+
+
+def batch_key(ids: Sequence[int], *, exact: bool) -> int:
+    """Texts of the same key may share a batch.
+
+    `exact`: only those padded to the same length, so that a text's vector does not depend on its neighbours. In bf16
+    the padding's length alone moves it by more than 1e-5, in f32 it does not (bench/RESULTS.md).
+    """
+    return padded_length(ids) if exact else -(-len(ids) // BATCH_SPAN)
 
 
 def padded(batch: Sequence[Sequence[int]]) -> Ids:
