@@ -33,22 +33,32 @@ def machine() -> dict[str, Any]:
     }
 
 
+def _processor_time() -> tuple[float, float]:
+    """All processor time so far, and the part of it that the hypervisor gave to other machines."""
+    fields = [float(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return sum(fields), fields[7]
+
+
 class Report:
-    """Rows of figures, printed as they come."""
+    """Rows of figures, printed as they come. `steal`: the share of the cores that other machines took meanwhile."""
 
     def __init__(self, name: str, **facts: Any) -> None:
         self._figures: dict[str, Any] = {"benchmark": name, "machine": machine(), **facts, "rows": []}
         print(f"# {name}\n\nmachine: {self._figures['machine']}")
         for fact, value in facts.items():
             print(f"{fact}: {value}")
-        print("\n| what | measured | against | ratio | aim |\n| --- | --- | --- | --- | --- |")
+        print(
+            "\n| what | measured | against | ratio | aim | steal |\n| --- | --- | --- | --- | --- | --- |", flush=True
+        )
+        self._time = _processor_time()
 
     def row(self, what: str, measured: str, against: str = "", ratio: str = "", aim: str = "", **figures: Any) -> None:
         """One line; `figures` are the numbers behind it, for JSON alone."""
-        print(f"| {what} | {measured} | {against} | {ratio} | {aim} |", flush=True)
-        self._figures["rows"].append(
-            {"what": what, "measured": measured, "against": against, "ratio": ratio, "aim": aim, **figures}
-        )
+        before, self._time = self._time, _processor_time()
+        steal = (self._time[1] - before[1]) / max(1.0, self._time[0] - before[0])
+        print(f"| {what} | {measured} | {against} | {ratio} | {aim} | {steal:.0%} |", flush=True)
+        shown = {"what": what, "measured": measured, "against": against, "ratio": ratio, "aim": aim, "steal": steal}
+        self._figures["rows"].append({**shown, **figures})
 
     def write(self, path: Path | None) -> None:
         """All of it as one JSON object, where a file was asked for."""
