@@ -7,7 +7,7 @@ CONSTRAINTS := -c requirements/constraints.txt
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo clean
+.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ proto: setup-dev ## Generate the code of the contract
 
 check-proto: proto
 	git diff --exit-code -- 'protos/*_pb2*' # generated code differs from the contract: commit what make proto wrote
+
+bench-encoder: setup-dev ## The encoder beside cn_clip's loop and the bare engine [JSON=FILE, MODELS="RN50 ..."]
+	$(BIN)/python -m bench.encoder $(if $(MODELS),--models $(MODELS)) $(if $(JSON),--json $(JSON))
 
 artwork:
 	npm install --prefix demo --no-audit --no-fund --no-package-lock

@@ -84,11 +84,15 @@ def milliseconds(seconds: list[float]) -> float:
 
 async def lone_text(bench: Bench) -> None:
     """One caller, one text a call."""
-    bare, served, eager = [], [], []
+    bare, served, eager, empty = [], [], [], []
     for _ in range(ROUNDS):
         await asyncio.sleep(REST_SECONDS)
         bare += [seconds_of(lambda text=text: bare_text(bench.engine, text)) for text in SENTENCES]  # type: ignore[misc]
         await asyncio.sleep(REST_SECONDS)
+        for _ in SENTENCES:
+            started = time.perf_counter()
+            await bench.stub.GetModel(pb.GetModelRequest())
+            empty.append(time.perf_counter() - started)
         for text in SENTENCES:
             started = time.perf_counter()
             await bench.stub.EncodeTexts(pb.EncodeTextsRequest(texts=[text]))
@@ -109,6 +113,7 @@ async def lone_text(bench: Bench) -> None:
         served_ms=milliseconds(served),
         bare_ms=milliseconds(bare),
     )
+    bench.report.row("1 a call that computes nothing, p50", f"{milliseconds(empty):.2f} ms")
     bench.report.row(
         "1 a lone text, p50",
         f"{milliseconds(served):.2f} ms",

@@ -6,12 +6,15 @@ lost. Encoding comes first because it finds the pictures that are none, and thos
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.clients import Clients
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
 from protos import search_pb2 as pb
+from services.common.calls import seconds_left
 from services.common.errors import (
     Code,
     ImageExists,
@@ -19,6 +22,7 @@ from services.common.errors import (
     InvalidField,
     ModelMismatch,
     NotBuiltYet,
+    Overloaded,
     UnreadableImage,
     WentuError,
 )
@@ -27,6 +31,8 @@ from services.common.ids import check_image_id
 from services.common.wire_errors import from_item_error
 
 MAX_ATTRIBUTES_BYTES = 64 * 1024
+# How long a picture waits for an encoder that is full.
+BUSY_SECONDS = 600.0
 _CHOICES = frozenset(
     {
         types_pb2.IF_EXISTS_UNSPECIFIED,
@@ -127,11 +133,23 @@ class Importer:
             return failed(ImageExists(self._collection.collection, image_id))
         return Outcome(pb.ADD_STATUS_SKIPPED)
 
+    async def _encode(self, images: Sequence[bytes]) -> encoder_pb2.EncodeImagesResponse:
+        """Comes again as long as the encoder is full and says when: an import has time, its stream waits meanwhile."""
+        give_up = time.monotonic() + min(BUSY_SECONDS, seconds_left() or BUSY_SECONDS)
+        while True:
+            try:
+                return await self._clients.encode_images(images)
+            except WentuError as error:
+                pause = error.retry_after_seconds
+                if error.reason != Overloaded.reason or pause is None or time.monotonic() + pause > give_up:
+                    raise
+            await asyncio.sleep(pause)
+
     async def _store(self, uploads: Sequence[types_pb2.ImageUpload], stored: set[str]) -> dict[str, Outcome]:
         """Encodes, commits the bytes, commits the vectors; outcomes by id."""
         if not uploads:
             return {}
-        encoded = await self._clients.encode_images([upload.data for upload in uploads])
+        encoded = await self._encode([upload.data for upload in uploads])
         if encoded.model != self._collection.model:
             raise ModelMismatch(
                 self._collection.collection,

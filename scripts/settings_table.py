@@ -22,9 +22,14 @@ ROOMS: dict[str, type[ServerSettings]] = {
 
 
 def rows(kind: type[ServerSettings]) -> list[str]:
-    """A line of the table for each setting of one room that is not common to all."""
+    """A line of the table for each setting of one room that is not common to all, or has another default there."""
     prefix = str(kind.model_config["env_prefix"])
-    own = [name for name in kind.model_fields if kind is ServerSettings or name not in ServerSettings.model_fields]
+    common = {} if kind is ServerSettings else ServerSettings.model_fields
+    own = [
+        name
+        for name, field in kind.model_fields.items()
+        if name not in common or (name != "port" and field.default != common[name].default)
+    ]
     return [
         f"| `{prefix}{name.upper()}` | {shown(name, kind.model_fields[name].default)} "
         f"| {kind.model_fields[name].description} |"

@@ -16,6 +16,8 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from torch import Tensor
 
+from protos import types_pb2
+from services.common.embeddings import to_embedding
 from services.common.errors import InvalidField
 from services.encoder import texts as texts_module
 from services.encoder.checkpoints import Checkpoint, find_checkpoint
@@ -228,3 +230,9 @@ async def test_similarity_is_cn_clips(encoder: Encoder) -> None:
         wanted = logits.softmax(dim=-1)[0].numpy()
     assert [each.logit for each in got] == pytest.approx(logits[0].tolist(), abs=1e-2)
     assert [each.probability for each in got] == pytest.approx(wanted.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("dim", [1, 31, 32, 512, 1024, 5000])
+def test_a_vector_on_the_wire_is_itself(dim: int) -> None:
+    vector = np.random.default_rng(dim).standard_normal(dim).astype(np.float32)
+    assert to_embedding(vector) == types_pb2.Embedding(values=vector.tolist())

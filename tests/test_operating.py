@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -34,7 +35,7 @@ class Fleet:
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     stack: ExitStack = field(default_factory=ExitStack)
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *more: str) -> None:
         port = self.system.port
         flags = {
             "gateway": ["--encoder", self.at(1), "--retriever", self.at(2), "--imagestore", self.at(3)],
@@ -44,7 +45,7 @@ class Fleet:
         }[name]
         offset = ["gateway", "encoder", "retriever", "imagestore"].index(name)
         module = name if name == "gateway" else f"services.{name}"
-        command = [sys.executable, "-m", module, "--port", str(port + offset), *flags]
+        command = [sys.executable, "-m", module, "--port", str(port + offset), *flags, *more]
         self.children[name] = self.stack.enter_context(process(command, self.data / f"{name}.log"))
         eventually(lambda: is_serving(self.at(offset)))
 
@@ -58,8 +59,11 @@ class Fleet:
         lines = (self.data / f"{name}.log").read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def calls(self, name: str, request_id: str) -> list[dict[str, object]]:
+        return [line for line in self.logs(name) if line.get("request_id") == request_id]
 
-def eventually(holds: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
+
+def eventually(holds: Callable[[], object], seconds: float = READY_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
@@ -92,8 +96,8 @@ def test_a_request_id_goes_through_all_services(fleet: Fleet) -> None:
     _, call = fleet.system.client.search.Search.with_call(request, metadata=(("x-request-id", "order-66"),), timeout=30)
     assert ("x-request-id", "order-66") in call.trailing_metadata()
     for name in ("gateway", "encoder", "retriever", "imagestore"):
-        calls = [line for line in fleet.logs(name) if line.get("request_id") == "order-66"]
-        assert calls, name
+        eventually(partial(fleet.calls, name, "order-66"), 5)  # a call is logged once its answer is on the way
+        calls = fleet.calls(name, "order-66")
         assert calls[-1]["event"] == "call"
         assert calls[-1]["code"] == "OK"
         assert calls[-1]["service"] == name
@@ -170,3 +174,20 @@ def test_a_service_stops_when_asked(fleet: Fleet) -> None:
     assert child.wait(15) == 0
     assert [line["event"] for line in fleet.logs("encoder")][-2:] == ["stopping", "stopped"]
     fleet.start("encoder")
+
+
+def test_an_import_waits_for_an_encoder_that_is_full(tmp_path: Path) -> None:
+    """Its pictures are many times what the encoder takes on at once; none of them fails for it."""
+    fleet = Fleet(tmp_path, System(tmp_path, free_ports(4), ()))
+    pictures = {image.image_id: image.data for image in gallery()[:200]}
+    with fleet.stack:
+        fleet.start("encoder", "--max-images", "4", "--max-queue-images", "4")
+        fleet.start("retriever")
+        fleet.start("imagestore")
+        fleet.start("gateway", "--import-batch", "4", "--import-workers", "3")
+        fleet.system.create("c")
+        outcomes = fleet.system.add("c", pictures)
+        assert {outcome.status for outcome in outcomes.values()} == {pb.ADD_STATUS_ADDED}
+        assert fleet.system.count("c") == len(pictures)
+        refused = [line for line in fleet.logs("encoder") if line.get("code") == "UNAVAILABLE"]
+        assert refused, "the encoder was full"

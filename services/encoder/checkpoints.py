@@ -116,5 +116,5 @@ def _local(path: Path, architecture: str) -> tuple[Path, str, dict[str, Any]]:
     try:
         config = json.loads(beside.read_text(encoding="utf-8"))
         return checkpoint, str(config.pop("name", checkpoint.stem)), config
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ModelError(f"{beside} is no JSON object: {error}") from error

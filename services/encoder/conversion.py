@@ -36,7 +36,7 @@ def towers(core: ov.Core, checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model
             return texts, images, float(texts.get_rt_info(_LOGIT_SCALE).value)
     log.info("converting", model=checkpoint.fingerprint.name)
     texts, images, scale = _converted(checkpoint)
-    texts.set_rt_info(scale, _LOGIT_SCALE)
+    texts.set_rt_info(repr(scale), _LOGIT_SCALE)  # as text: a number is kept with few digits
     with contextlib.suppress(RuntimeError, OSError):
         for model, path in zip((texts, images), paths, strict=True):
             _save(model, path)

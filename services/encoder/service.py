@@ -7,6 +7,7 @@ from grpc import aio
 from protos import encoder_pb2 as pb
 from protos import encoder_pb2_grpc, types_pb2
 from services.common import __version__
+from services.common.embeddings import to_embedding
 from services.common.errors import WentuError
 from services.common.interceptors import Context
 from services.common.wire_errors import item_error
@@ -28,7 +29,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         encoded = await self._encoder.encode_texts(request.texts)
         results = [
             pb.TextEmbedding(
-                embedding=types_pb2.Embedding(values=text.vector.tolist()),
+                embedding=to_embedding(text.vector),
                 token_count=text.token_count,
                 truncated=text.truncated,
             )
@@ -56,7 +57,7 @@ def image_message(encoded: EncodedImage | WentuError) -> pb.ImageEmbedding:
     if isinstance(encoded, WentuError):
         return pb.ImageEmbedding(error=item_error(encoded))
     return pb.ImageEmbedding(
-        embedding=types_pb2.Embedding(values=encoded.vector.tolist()),
+        embedding=to_embedding(encoded.vector),
         media_type=encoded.media_type,
         width=encoded.width,
         height=encoded.height,
