@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import sys
@@ -17,7 +18,6 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
-START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.1
 TAIL_LINES = 15
@@ -76,7 +76,7 @@ async def up(wanted: Sequence[Service], data: Path, console: Console) -> None:
     try:
         for service in wanted:
             children.append(await start(service, logs / f"{service.name}.log"))
-        ready = asyncio.create_task(_all_ready(children))
+        ready = asyncio.create_task(_all_ready(children, console))
         await _until(stop, children, ready)
         if not stop.is_set():
             await ready
@@ -138,22 +138,39 @@ async def _until(stop: asyncio.Event, children: Sequence[Child], other: asyncio.
             raise UpError(f"{child.service.name} ended with code {code}; its log, {child.log}, ends with:\n{tail}")
 
 
-async def _all_ready(children: Sequence[Child]) -> None:
-    await asyncio.gather(*(_ready(child.service) for child in children))
+async def _all_ready(children: Sequence[Child], console: Console) -> None:
+    await asyncio.gather(*(_ready(child, console) for child in children))
 
 
-async def _ready(service: Service) -> None:
-    """Returns when the service says that it serves."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+async def _ready(child: Child, console: Console) -> None:
+    """Returns when the service says that it serves. However long that takes: it may have a model to download."""
+    told = ""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{child.service.port}") as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
-                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2, wait_for_ready=True)
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
+            news = _news(child.log)
+            if news not in ("", told):
+                told = news
+                console.print(f"{child.service.name}: {news}", soft_wrap=True)
             await asyncio.sleep(POLL_SECONDS)
-    raise UpError(f"{service.name} was not ready within {START_SECONDS:.0f} s")
+
+
+def _news(log: Path) -> str:
+    """What a service that is not ready yet says in its log that it is doing, where that takes long."""
+    lines = log.read_text(errors="replace").splitlines()
+    try:
+        last = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        return ""
+    if last.get("event") == "converting":
+        return f"preparing {last['model']} for this processor; the next start does without"
+    if last.get("event") == "download" and "received_bytes" in last:
+        return f"downloading {last['file']}, {last['received_bytes'] / 1e6:,.0f} MB so far"
+    return ""
 
 
 async def _stop(child: Child) -> None:

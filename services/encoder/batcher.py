@@ -53,6 +53,7 @@ class _Waiting(Generic[Item]):
     request: _Request
     place: int
     item: Item
+    key: Hashable
     since: float
 
 
@@ -143,7 +144,7 @@ class Batcher(Generic[Item]):
             len(items),
             math.inf if left is None else now + left,
         )
-        waiting = [_Waiting(request, place, item, now) for place, item in enumerate(items)]
+        waiting = [_Waiting(request, place, item, self._alike(item), now) for place, item in enumerate(items)]
         with self._changed:
             self._queue.update(dict.fromkeys(waiting))
             self._changed.notify()
@@ -217,7 +218,7 @@ class Batcher(Generic[Item]):
         for each in self._queue:
             if each.request.deadline <= now:
                 expired.append(each)
-            elif not batch or self._alike(each.item) == self._alike(batch[0].item):
+            elif not batch or each.key == batch[0].key:
                 batch.append(each)
                 if len(batch) == self._max_batch:
                     break
