@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import resource
 import statistics
 import tempfile
@@ -331,6 +332,8 @@ async def measure(report: Report, name: str, options: argparse.Namespace, folder
                 bare_pictures(bench.engine, bench.pictures, checkpoint.image_resolution, settings)
                 await callers(64, 1, bench.raw("EncodeTexts"), bench.text_requests())
                 await callers(8, 1, bench.raw("EncodeImages"), bench.image_requests())
+            gc.collect()
+            gc.freeze()  # the callers' pauses for their own garbage are not the server's
             await lone_text(bench)
             await pictures(bench, options.seconds)
             await crowd(bench, options.seconds, "texts of one length", [LONGEST_OF_MOST])

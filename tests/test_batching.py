@@ -136,12 +136,32 @@ async def test_a_caller_whose_turn_would_come_too_late_is_refused_at_once() -> N
         device.begun.clear()
         waiting = ask(batcher, 2, 3)
         await begun(device)
-        with incoming("", 0.2), pytest.raises(Overloaded, match=r"2 numbers are in hand, for 1.\d+ s; the dead"):
+        with incoming("", 0.2), pytest.raises(Overloaded, match=r"2 numbers are in hand, for 0.\d+ s; the dead"):
             await ask(batcher, 4)
         with incoming("", 60):
             patient = ask(batcher, 5)
         device.go_on.set()
         assert (await waiting, await patient) == ([2, 3], [5])
+
+
+async def test_nobody_is_made_late_by_those_that_share_the_batch() -> None:
+    async with batching(max_batch=8) as (device, batcher, _):
+        started = ask(batcher, 1)
+        await begun(device)
+        await asyncio.sleep(0.3)
+        device.go_on.set()
+        await started  # 0.3 s an item
+        device.go_on.clear()
+        device.begun.clear()
+        first = ask(batcher, 2)
+        await begun(device)
+        with incoming("", 1.25):
+            pressed = ask(batcher, 3)
+        patient = [ask(batcher, number) for number in (4, 5, 6, 7, 8)]
+        await asyncio.sleep(0.5)
+        device.go_on.set()
+        await asyncio.gather(first, pressed, *patient)
+        assert device.batches[2] == [3, 4], "0.75 s are left, for two of 0.3 s"
 
 
 async def test_neighbours_of_the_cancelled_and_the_expired_get_their_own() -> None:

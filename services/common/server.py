@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -79,6 +80,9 @@ async def _serving(
     port = server.add_insecure_port(f"{settings.host}:{settings.port}")
     await server.start()
     await readiness.check_all()
+    # What is there now stays: the collector need not look through it again and again, with every caller waiting.
+    gc.collect()
+    gc.freeze()
     watcher = asyncio.create_task(readiness.watch(), name="readiness")
     log.info("serving", address=f"{settings.host}:{port}")
     try:

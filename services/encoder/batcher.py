@@ -71,7 +71,8 @@ class Batcher(Generic[Item]):
 
     The worker takes what waits as soon as it is free, up to `max_batch` items: the oldest, and with it those of the
     same `alike`. An idle one starts at once. Items whose caller left or whose deadline passed are dropped on the way
-    and never reach the device. Methods are for the event loop that made it.
+    and never reach the device, and nobody is made late by those that share his batch: it holds only as many as can be
+    computed by the earliest deadline in it. Methods are for the event loop that made it.
     """
 
     def __init__(
@@ -112,9 +113,8 @@ class Batcher(Generic[Item]):
         """
         self.check_worker()
         room, left = self._room, seconds_left()
-        # What is ahead, and the batch that this would be part of.
-        expected = (room.items + min(room.items, self._max_batch)) * room.seconds_an_item
-        retry = min(max(expected / 2, LEAST_RETRY_SECONDS), MOST_RETRY_SECONDS)
+        expected = (room.items + items) * room.seconds_an_item
+        retry = min(max(expected, LEAST_RETRY_SECONDS), MOST_RETRY_SECONDS)
         problem = ""
         if room.items + items > self._max_items:
             problem = f"{room.items:,} {self.name} are in hand; the limit is {self._max_items:,}"
@@ -215,13 +215,16 @@ class Batcher(Generic[Item]):
     def _take(self, now: float) -> tuple[list[_Waiting[Item]], list[_Waiting[Item]]]:
         batch: list[_Waiting[Item]] = []
         expired: list[_Waiting[Item]] = []
+        earliest, end = math.inf, now
         for each in self._queue:
-            if each.request.deadline <= now:
+            deadline = each.request.deadline
+            if deadline <= now:
                 expired.append(each)
             elif not batch or each.key == batch[0].key:
-                batch.append(each)
-                if len(batch) == self._max_batch:
+                earliest, end = min(earliest, deadline), end + self._room.seconds_an_item
+                if len(batch) == self._max_batch or (batch and end > earliest):
                     break
+                batch.append(each)
         for each in (*batch, *expired):
             del self._queue[each]
         return batch, expired
