@@ -7,7 +7,7 @@ CONSTRAINTS := -c requirements/constraints.txt
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder clean
+.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder chaos clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,11 @@ proto: setup-dev ## Generate the code of the contract
 
 check-proto: proto
 	git diff --exit-code -- 'protos/*_pb2*' # generated code differs from the contract: commit what make proto wrote
+
+chaos: setup-dev ## The long forms: 100 kills in 2,000 pictures, 1,000 pictures re-embedded, 10,000 filters [SEED=N]
+	WENTU_TEST_KILLS=100 WENTU_TEST_PICTURES=2000 WENTU_TEST_REEMBEDDED=1000 WENTU_TEST_FILTERS=10000 \
+	    $(if $(SEED),WENTU_TEST_SEED=$(SEED)) \
+	    $(BIN)/python -m pytest -s tests/test_kills.py tests/test_reembedding.py tests/test_filters.py
 
 bench-encoder: setup-dev ## The encoder beside cn_clip's loop and the bare engine [JSON=FILE, MODELS="RN50 ..."]
 	$(BIN)/python -m bench.encoder $(if $(MODELS),--models $(MODELS)) $(if $(JSON),--json $(JSON))

@@ -15,8 +15,10 @@ from rich.table import Table
 
 from cli.client import TIMEOUT_SECONDS, Client, connected
 from cli.importing import CHOICES, ensure_collection, run_import
+from cli.options import COLLECTION, GATEWAY, Collection, Gateway
 from cli.sources import SourceError, open_source
 from cli.up import UpError, services, up
+from cli.upkeep import reconcile_command, reembed_command
 from protos import admin_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common import __version__
@@ -26,13 +28,11 @@ app = typer.Typer(
 )
 collections_app = typer.Typer(help="Create, list and delete collections.", no_args_is_help=True)
 app.add_typer(collections_app, name="collections")
+app.command("reconcile")(reconcile_command)
+app.command("reembed")(reembed_command)
 console = Console()
 
-Gateway = Annotated[str, typer.Option(envvar="WENTU_GATEWAY", help="Address of the gateway.")]
-Collection = Annotated[str, typer.Option("--collection", "-c", envvar="WENTU_COLLECTION", help="The collection.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-GATEWAY = "127.0.0.1:50050"
-COLLECTION = "pictures"
 MAX_FAILURES_SHOWN = 20
 HEALTH_WORDS = {
     admin_pb2.SERVICE_HEALTH_SERVING: "serving",
@@ -45,13 +45,14 @@ HEALTH_WORDS = {
 def up_command(
     data: Annotated[Path, typer.Option(help="Folder for the embedded stores and the logs.")] = Path("wentu-data"),
     model: Annotated[str, typer.Option(help="demo, a name of cn_clip, a checkpoint file or folder.")] = "demo",
+    old_model: Annotated[str, typer.Option(help="The model that collections still have: they stay searchable.")] = "",
     milvus: Annotated[str, typer.Option(help="A Milvus server instead of the embedded one: http://host:19530.")] = "",
     mysql: Annotated[str, typer.Option(help="A MySQL server instead of SQLite: mysql://user:pw@host/db.")] = "",
     host: Annotated[str, typer.Option(help="Address that the gateway listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the gateway; the others take the next three.")] = 50050,
 ) -> None:
     """Run all four services here until Ctrl-C."""
-    wanted = services(data, host, port, model, milvus, mysql)
+    wanted = services(data, host, port, model, milvus, mysql, old_model)
     try:
         asyncio.run(up(wanted, data, console))
     except UpError as error:

@@ -29,12 +29,13 @@ class UpError(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """A service's name, module, port and flags."""
+    """A service's name, module, port and flags; and the names that its health knows, all of which must serve."""
 
     name: str
     module: str
     port: int
     flags: tuple[str, ...] = ()
+    health: tuple[str, ...] = ("",)
 
 
 @dataclass
@@ -46,18 +47,27 @@ class Child:
     log: Path
 
 
-def services(data: Path, host: str, port: int, model: str, milvus: str, mysql: str) -> list[Service]:
+def services(
+    data: Path, host: str, port: int, model: str, milvus: str, mysql: str, old_model: str = ""
+) -> list[Service]:
     """What to run, in the order of starting: the gateway last. Ports: gateway, then one more for each of the others."""
-    encoder, retriever, imagestore = (f"127.0.0.1:{port + offset}" for offset in (1, 2, 3))
+    encoder, retriever, imagestore, old_encoder = (f"127.0.0.1:{port + offset}" for offset in (1, 2, 3, 4))
+    old = [Service("old-encoder", "services.encoder", port + 4, ("--model", old_model))] if old_model else []
     return [
         Service("encoder", "services.encoder", port + 1, ("--model", model)),
+        *old,
         Service("retriever", "services.retriever", port + 2, ("--milvus", milvus or str(data / "milvus.db"))),
         Service("imagestore", "services.imagestore", port + 3, ("--database", mysql or str(data / "images.db"))),
         Service(
             "gateway",
             "gateway",
             port,
-            ("--host", host, "--encoder", encoder, "--retriever", retriever, "--imagestore", imagestore),
+            (
+                *("--host", host, "--encoder", encoder, "--retriever", retriever, "--imagestore", imagestore),
+                *(("--other-encoders", old_encoder) if old else ()),
+            ),
+            # Those that need the other services: the gateway serves before it has reached them.
+            tuple(f"wentu.v1.{name}Service" for name in ("Search", "Image", "Collection")),
         ),
     ]
 
@@ -149,8 +159,11 @@ async def _ready(child: Child, console: Console) -> None:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
-                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                for name in child.service.health:
+                    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=2)
+                    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+                        break
+                else:
                     return
             news = _news(child.log)
             if news not in ("", told):

@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateway import service
-from gateway.clients import Clients, Dependency
+from gateway.clients import Clients
+from gateway.dependency import Dependency
 from gateway.libraries import Libraries
 from gateway.pictures import Pictures
+from gateway.reconciling import Reconciler
+from gateway.reembedding import Reembedder
+from gateway.repairs import Repairs
 from gateway.scoring import Scorer
 from gateway.search import Searcher
 from gateway.settings import GatewaySettings
@@ -35,16 +39,22 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         clients = Clients(settings)
         stack.push_async_callback(clients.close)
+        reconciler = Reconciler(clients, settings)
+        repairs = Repairs(reconciler)
+        stack.push_async_callback(repairs.close)
+        searcher = Searcher(clients, settings.fetch_seconds, repairs.ask)
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
-            service.SearchServicer(Searcher(clients), Scorer(clients)).add_to,  # type: ignore[abstract]
+            service.SearchServicer(searcher, Scorer(clients)).add_to,  # type: ignore[abstract]
             service.ImageServicer(clients, Pictures(clients), settings).add_to,
             service.CollectionServicer(Libraries(clients)).add_to,
-            service.AdminServicer(Status(clients, f"{settings.host}:{settings.port}")).add_to,  # type: ignore[abstract]
+            service.AdminServicer(  # type: ignore[abstract]
+                Status(clients, f"{settings.host}:{settings.port}"), reconciler, Reembedder(clients, settings)
+            ).add_to,
         ]
         checks = {
             "": needs(),  # the gateway itself: with a dependency down it still answers what it can
-            service.SEARCH: needs(clients.encoder, clients.retriever),
+            service.SEARCH: needs(clients.encoders.first.dependency, clients.retriever),
             service.IMAGES: needs(clients.imagestore),
             service.COLLECTIONS: needs(clients.retriever),
             service.ADMIN: needs(),

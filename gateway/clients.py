@@ -1,18 +1,15 @@
-"""The three services that the gateway orchestrates, as one object with a method for each call."""
+"""The three services that the gateway orchestrates, as one object."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+from gateway.dependency import Dependency
+from gateway.encoders import Encoder, Encoders
 from gateway.settings import GatewaySettings
 from protos import (
-    encoder_pb2,
-    encoder_pb2_grpc,
     imagestore_pb2,
     imagestore_pb2_grpc,
     retriever_pb2,
@@ -20,31 +17,10 @@ from protos import (
     types_pb2,
 )
 from services.common.calls import calling, outgoing
-from services.common.channels import open_channel
-from services.common.errors import DependencyUnavailable
+from services.common.fingerprint import Fingerprint
 
-HEALTH_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Dependency:
-    """A service behind the gateway."""
-
-    name: str
-    address: str
-    channel: aio.Channel
-
-    async def serves(self) -> bool:
-        """What its health service says of the whole process. Raises WentuError where it does not answer."""
-        stub: Any = health_pb2_grpc.HealthStub(self.channel)
-        async with calling(self.name):
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), **outgoing(HEALTH_SECONDS))
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-    async def check(self) -> None:
-        """Passes where it serves."""
-        if not await self.serves():
-            raise DependencyUnavailable(self.name, "it is not serving")
+# How long a collection is taken to be as it was.
+COLLECTION_SECONDS = 1.0
 
 
 class Clients:
@@ -52,41 +28,28 @@ class Clients:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._limit_seconds = settings.timeout_seconds
-        addresses = {name: getattr(settings, name) for name in ("encoder", "retriever", "imagestore")}
-        self.encoder, self.retriever, self.imagestore = (
-            Dependency(name, address, open_channel(address, max_message_bytes=settings.max_message_bytes))
-            for name, address in addresses.items()
-        )
-        self._encoder = encoder_pb2_grpc.EncoderServiceStub(self.encoder.channel)
+        self.encoders = Encoders(settings)
+        self.retriever = Dependency("retriever", settings.retriever, settings)
+        self.imagestore = Dependency("imagestore", settings.imagestore, settings)
         self._retriever = retriever_pb2_grpc.RetrieverServiceStub(self.retriever.channel)
         self._imagestore = imagestore_pb2_grpc.ImageStoreServiceStub(self.imagestore.channel)
+        self._collections: dict[str, tuple[float, retriever_pb2.VectorCollection]] = {}
 
     @property
     def all(self) -> tuple[Dependency, ...]:
-        return (self.encoder, self.retriever, self.imagestore)
+        return (*(encoder.dependency for encoder in self.encoders.all), self.retriever, self.imagestore)
 
     async def close(self) -> None:
-        for dependency in self.all:
-            await dependency.channel.close()
+        await self.encoders.close()
+        await self.retriever.channel.close()
+        await self.imagestore.channel.close()
 
-    async def get_model(self) -> encoder_pb2.GetModelResponse:
-        async with calling("encoder"):
-            return await self._encoder.GetModel(encoder_pb2.GetModelRequest(), **outgoing(self._limit_seconds))
-
-    async def encode_texts(self, texts: Sequence[str]) -> encoder_pb2.EncodeTextsResponse:
-        request = encoder_pb2.EncodeTextsRequest(texts=texts)
-        async with calling("encoder"):
-            return await self._encoder.EncodeTexts(request, **outgoing(self._limit_seconds))
-
-    async def encode_images(self, images: Sequence[bytes]) -> encoder_pb2.EncodeImagesResponse:
-        request = encoder_pb2.EncodeImagesRequest(images=images)
-        async with calling("encoder"):
-            return await self._encoder.EncodeImages(request, **outgoing(self._limit_seconds))
-
-    async def compare_texts(self, image: bytes, texts: Sequence[str]) -> encoder_pb2.CompareTextsResponse:
-        request = encoder_pb2.CompareTextsRequest(image=image, texts=texts)
-        async with calling("encoder"):
-            return await self._encoder.CompareTexts(request, **outgoing(self._limit_seconds))
+    async def encoder_of(self, collection: str, fresh: bool = False) -> Encoder:
+        """The encoder for a collection's model; the only one where there is one."""
+        if len(self.encoders.all) == 1:
+            return self.encoders.first
+        found = await self.known_collection(collection, fresh)
+        return await self.encoders.of(Fingerprint.from_message(found.model))
 
     async def create_vectors(
         self, request: retriever_pb2.CreateVectorCollectionRequest
@@ -100,6 +63,14 @@ class Clients:
         async with calling("retriever"):
             answer = await self._retriever.GetVectorCollection(request, **outgoing(self._limit_seconds))
         return answer.collection
+
+    async def known_collection(self, collection: str, fresh: bool = False) -> retriever_pb2.VectorCollection:
+        """As `get_collection`, or what that said in the last moment."""
+        known = self._collections.get(collection)
+        if fresh or known is None or time.monotonic() - known[0] > COLLECTION_SECONDS:
+            self._collections.pop(collection, None)
+            known = self._collections[collection] = (time.monotonic(), await self.get_collection(collection))
+        return known[1]
 
     async def list_collections(self, size: int, token: str) -> retriever_pb2.ListVectorCollectionsResponse:
         request = retriever_pb2.ListVectorCollectionsRequest(page_size=size, page_token=token)
@@ -115,22 +86,25 @@ class Clients:
         async with calling("retriever"):
             return await self._retriever.SearchVectors(request, **outgoing(self._limit_seconds))
 
-    async def upsert_vectors(self, request: retriever_pb2.UpsertVectorsRequest) -> None:
+    async def upsert_vectors(self, request: retriever_pb2.UpsertVectorsRequest) -> retriever_pb2.UpsertVectorsResponse:
         async with calling("retriever"):
-            await self._retriever.UpsertVectors(request, **outgoing(self._limit_seconds))
+            return await self._retriever.UpsertVectors(request, **outgoing(self._limit_seconds))
 
-    async def delete_vectors(self, collection: str, image_ids: Sequence[str]) -> None:
-        request = retriever_pb2.DeleteVectorsRequest(collection=collection, image_ids=image_ids)
+    async def delete_vectors(self, collection: str, image_ids: Sequence[str], *, rebuild_only: bool = False) -> None:
+        request = retriever_pb2.DeleteVectorsRequest(
+            collection=collection, image_ids=image_ids, rebuild_only=rebuild_only
+        )
         async with calling("retriever"):
             await self._retriever.DeleteVectors(request, **outgoing(self._limit_seconds))
 
     async def get_vectors(
-        self, collection: str, image_ids: Sequence[str], *, embeddings: bool, strong: bool
+        self, collection: str, image_ids: Sequence[str], *, embeddings: bool, strong: bool, rebuild: bool = False
     ) -> Sequence[retriever_pb2.VectorRecord]:
         request = retriever_pb2.GetVectorsRequest(
             collection=collection,
             image_ids=image_ids,
             include_embeddings=embeddings,
+            rebuild=rebuild,
             consistency=types_pb2.CONSISTENCY_STRONG if strong else types_pb2.CONSISTENCY_BOUNDED,
         )
         async with calling("retriever"):
@@ -139,6 +113,16 @@ class Clients:
     async def list_vectors(self, request: retriever_pb2.ListVectorsRequest) -> retriever_pb2.ListVectorsResponse:
         async with calling("retriever"):
             return await self._retriever.ListVectors(request, **outgoing(self._limit_seconds))
+
+    async def begin_rebuild(self, collection: str, model: types_pb2.ModelFingerprint) -> retriever_pb2.VectorCollection:
+        request = retriever_pb2.BeginRebuildRequest(collection=collection, model=model)
+        async with calling("retriever"):
+            return (await self._retriever.BeginRebuild(request, **outgoing(self._limit_seconds))).collection
+
+    async def commit_rebuild(self, collection: str) -> retriever_pb2.VectorCollection:
+        request = retriever_pb2.CommitRebuildRequest(collection=collection)
+        async with calling("retriever"):
+            return (await self._retriever.CommitRebuild(request, **outgoing(self._limit_seconds))).collection
 
     async def get_vector_store(self) -> retriever_pb2.GetVectorStoreResponse:
         request = retriever_pb2.GetVectorStoreRequest()
@@ -153,13 +137,20 @@ class Clients:
             return (await self._imagestore.PutBlobs(request, **outgoing(self._limit_seconds))).infos
 
     async def get_blobs(
-        self, collection: str, image_ids: Sequence[str], *, thumbnails: bool = False
+        self,
+        collection: str,
+        image_ids: Sequence[str],
+        *,
+        thumbnails: bool = False,
+        data: bool = False,
+        limit_seconds: float = math.inf,
     ) -> Sequence[imagestore_pb2.Blob]:
         request = imagestore_pb2.GetBlobsRequest(
-            collection=collection, image_ids=image_ids, include_thumbnails=thumbnails
+            collection=collection, image_ids=image_ids, include_thumbnails=thumbnails, include_data=data
         )
         async with calling("imagestore"):
-            return (await self._imagestore.GetBlobs(request, **outgoing(self._limit_seconds))).blobs
+            answer = await self._imagestore.GetBlobs(request, **outgoing(min(limit_seconds, self._limit_seconds)))
+            return answer.blobs
 
     async def read_blob(
         self, collection: str, image_id: str, rendition: types_pb2.Rendition.ValueType
@@ -173,6 +164,11 @@ class Clients:
         request = imagestore_pb2.DeleteBlobsRequest(collection=collection, image_ids=image_ids)
         async with calling("imagestore"):
             return (await self._imagestore.DeleteBlobs(request, **outgoing(self._limit_seconds))).deleted_image_ids
+
+    async def list_blobs(self, collection: str, size: int, token: str) -> imagestore_pb2.ListBlobsResponse:
+        request = imagestore_pb2.ListBlobsRequest(collection=collection, page_size=size, page_token=token)
+        async with calling("imagestore"):
+            return await self._imagestore.ListBlobs(request, **outgoing(self._limit_seconds))
 
     async def count_blobs(self, collection: str) -> imagestore_pb2.CountBlobsResponse:
         request = imagestore_pb2.CountBlobsRequest(collection=collection)

@@ -6,15 +6,15 @@ lost. Encoding comes first because it finds the pictures that are none, and thos
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.clients import Clients
+from gateway.encoding import encode_patiently
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
 from protos import search_pb2 as pb
-from services.common.calls import seconds_left
+from services.common.attributes import check_attributes
 from services.common.errors import (
     Code,
     ImageExists,
@@ -22,7 +22,6 @@ from services.common.errors import (
     InvalidField,
     ModelMismatch,
     NotBuiltYet,
-    Overloaded,
     UnreadableImage,
     WentuError,
 )
@@ -30,9 +29,6 @@ from services.common.fingerprint import Fingerprint
 from services.common.ids import check_image_id
 from services.common.wire_errors import from_item_error
 
-MAX_ATTRIBUTES_BYTES = 64 * 1024
-# How long a picture waits for an encoder that is full.
-BUSY_SECONDS = 600.0
 _CHOICES = frozenset(
     {
         types_pb2.IF_EXISTS_UNSPECIFIED,
@@ -41,6 +37,7 @@ _CHOICES = frozenset(
         types_pb2.IF_EXISTS_FAIL,
     }
 )
+_KEEPING = frozenset({types_pb2.IF_EXISTS_SKIP, types_pb2.IF_EXISTS_FAIL})
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Importer:
     def __init__(
         self,
         clients: Clients,
-        collection: retriever_pb2.VectorCollection,
+        collection: str,
         if_exists: types_pb2.IfExists.ValueType,
         max_image_bytes: int,
     ) -> None:
@@ -102,86 +99,138 @@ class Importer:
             raise UnreadableImage("image.data", "holds no bytes")
         if len(upload.data) > self._max_image_bytes:
             raise ImageTooLarge("image.data", f"has {len(upload.data):,} bytes; the limit is {self._max_image_bytes:,}")
-        if upload.attributes.ByteSize() > MAX_ATTRIBUTES_BYTES:
-            raise InvalidField("image.attributes", f"must have at most {MAX_ATTRIBUTES_BYTES:,} bytes")
+        check_attributes(upload.attributes, "image.attributes")
         if upload.HasField("embedding"):
             raise NotBuiltYet("image.embedding")
 
     async def _add_good(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
         if not uploads:
             return []
-        stored, complete = await self._present([upload.image_id for upload in uploads])
-        if self._if_exists in (types_pb2.IF_EXISTS_SKIP, types_pb2.IF_EXISTS_FAIL):
-            wanted = [upload for upload in uploads if upload.image_id not in complete]
-        else:
-            wanted = list(uploads)
-        done = await self._store(wanted, stored)
-        return [done.get(upload.image_id) or self._present_outcome(upload.image_id) for upload in uploads]
+        image_ids = [upload.image_id for upload in uploads]
+        stored = {blob.info.image_id: blob.info for blob in await self._clients.get_blobs(self._collection, image_ids)}
+        complete = await self._complete(stored) if self._if_exists in _KEEPING else set()
+        wanted = [upload for upload in uploads if upload.image_id not in complete]
+        done = await self._written(wanted, stored) if wanted else {}
+        return [done.get(image_id) or self._kept(image_id) for image_id in image_ids]
 
-    async def _present(self, image_ids: Sequence[str]) -> tuple[set[str], set[str]]:
-        """Ids whose bytes are stored, and those of them that are searchable too."""
-        stored = {blob.info.image_id for blob in await self._clients.get_blobs(self._collection.collection, image_ids)}
-        if not stored or self._if_exists not in (types_pb2.IF_EXISTS_SKIP, types_pb2.IF_EXISTS_FAIL):
-            return stored, set()
-        records = await self._clients.get_vectors(
-            self._collection.collection, sorted(stored), embeddings=False, strong=True
-        )
-        return stored, {record.image_id for record in records}
+    async def _complete(self, stored: Mapping[str, types_pb2.ImageInfo]) -> set[str]:
+        """Those of the stored ids that need nothing more: searchable, by a vector of these very bytes."""
+        if not stored:
+            return set()
+        records = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
+        return {
+            record.image_id
+            for record in records
+            if record.content_sha256 == stored[record.image_id].sha256 and not record.restored
+        }
 
-    def _present_outcome(self, image_id: str) -> Outcome:
+    def _kept(self, image_id: str) -> Outcome:
         if self._if_exists == types_pb2.IF_EXISTS_FAIL:
-            return failed(ImageExists(self._collection.collection, image_id))
+            return failed(ImageExists(self._collection, image_id))
         return Outcome(pb.ADD_STATUS_SKIPPED)
 
-    async def _encode(self, images: Sequence[bytes]) -> encoder_pb2.EncodeImagesResponse:
-        """Comes again as long as the encoder is full and says when: an import has time, its stream waits meanwhile."""
-        give_up = time.monotonic() + min(BUSY_SECONDS, seconds_left() or BUSY_SECONDS)
-        while True:
-            try:
-                return await self._clients.encode_images(images)
-            except WentuError as error:
-                pause = error.retry_after_seconds
-                if error.reason != Overloaded.reason or pause is None or time.monotonic() + pause > give_up:
-                    raise
-            await asyncio.sleep(pause)
-
-    async def _store(self, uploads: Sequence[types_pb2.ImageUpload], stored: set[str]) -> dict[str, Outcome]:
+    async def _written(
+        self, uploads: Sequence[types_pb2.ImageUpload], stored: Mapping[str, types_pb2.ImageInfo]
+    ) -> dict[str, Outcome]:
         """Encodes, commits the bytes, commits the vectors; outcomes by id."""
-        if not uploads:
-            return {}
-        encoded = await self._encode([upload.data for upload in uploads])
-        if encoded.model != self._collection.model:
-            raise ModelMismatch(
-                self._collection.collection,
-                str(Fingerprint.from_message(self._collection.model)),
-                str(Fingerprint.from_message(encoded.model)),
-            )
-        outcomes: dict[str, Outcome] = {}
-        pairs: list[tuple[types_pb2.ImageUpload, encoder_pb2.ImageEmbedding]] = []
-        for upload, result in zip(uploads, encoded.results, strict=True):
-            if result.WhichOneof("outcome") == "error":
-                outcomes[upload.image_id] = failed(from_item_error(result.error, "image.data"))
-            else:
-                pairs.append((upload, result))
-        if not pairs:
+        try:
+            return await self._write(uploads, stored, fresh=False)
+        except WentuError as error:
+            if error.reason != ModelMismatch.reason:
+                raise
+        return await self._write(uploads, stored, fresh=True)  # it may have been re-embedded a moment ago
+
+    async def _write(
+        self, uploads: Sequence[types_pb2.ImageUpload], stored: Mapping[str, types_pb2.ImageInfo], fresh: bool
+    ) -> dict[str, Outcome]:
+        collection = await self._clients.known_collection(self._collection, fresh)
+        model = Fingerprint.from_message(collection.model)
+        outcomes, vectors = await self._vectors(model, uploads, stored)
+        good = [upload for upload in uploads if upload.image_id in vectors]
+        if not good:
             return outcomes
-        infos = await self._clients.put_blobs(self._collection.collection, [_blob(*pair) for pair in pairs])
-        await self._clients.upsert_vectors(
+        blobs = [_blob(upload, vectors[upload.image_id]) for upload in good]
+        infos = {info.image_id: info for info in await self._clients.put_blobs(self._collection, blobs)}
+        answer = await self._upsert(model, good, infos, vectors)
+        if answer.HasField("rebuild_model"):
+            following = Fingerprint.from_message(answer.rebuild_model)
+            _, vectors = await self._vectors(following, good, {})
+            await self._upsert(following, good, infos, vectors)
+        for image_id, info in infos.items():
+            status = pb.ADD_STATUS_REPLACED if image_id in stored else pb.ADD_STATUS_ADDED
+            outcomes[image_id] = Outcome(status, info)
+        return outcomes
+
+    async def _vectors(
+        self,
+        model: Fingerprint,
+        uploads: Sequence[types_pb2.ImageUpload],
+        stored: Mapping[str, types_pb2.ImageInfo],
+    ) -> tuple[dict[str, Outcome], dict[str, encoder_pb2.ImageEmbedding]]:
+        """Failed outcomes and vectors by id. What is stored with the same bytes is not encoded again."""
+        outcomes: dict[str, Outcome] = {}
+        vectors = await self._same(model, uploads, stored)
+        missing = [upload for upload in uploads if upload.image_id not in vectors]
+        if missing:
+            encoded = await encode_patiently(self._clients, model, [upload.data for upload in missing])
+            if encoded.model != model.to_message():
+                raise ModelMismatch(self._collection, str(model), str(Fingerprint.from_message(encoded.model)))
+            for upload, result in zip(missing, encoded.results, strict=True):
+                if result.WhichOneof("outcome") == "error":
+                    outcomes[upload.image_id] = failed(from_item_error(result.error, "image.data"))
+                else:
+                    vectors[upload.image_id] = result
+        return outcomes, vectors
+
+    async def _same(
+        self,
+        model: Fingerprint,
+        uploads: Sequence[types_pb2.ImageUpload],
+        stored: Mapping[str, types_pb2.ImageInfo],
+    ) -> dict[str, encoder_pb2.ImageEmbedding]:
+        """Vectors that the collection has already, made by this model from the bytes that are uploaded.
+
+        An old read will do: what a vector was made from stands beside it.
+        """
+        hashes = {
+            upload.image_id: hashlib.sha256(upload.data).hexdigest() for upload in uploads if upload.image_id in stored
+        }
+        same = sorted(image_id for image_id, sha256 in hashes.items() if stored[image_id].sha256 == sha256)
+        if not same:
+            return {}
+        records = await self._clients.get_vectors(self._collection, same, embeddings=True, strong=False)
+        found = {}
+        for record in records:
+            made_from = (record.content_sha256, record.model_sha256)
+            if made_from == (hashes[record.image_id], model.checkpoint_sha256):
+                info = stored[record.image_id]
+                found[record.image_id] = encoder_pb2.ImageEmbedding(
+                    embedding=record.embedding, media_type=info.media_type, width=info.width, height=info.height
+                )
+        return found
+
+    async def _upsert(
+        self,
+        model: Fingerprint,
+        uploads: Sequence[types_pb2.ImageUpload],
+        infos: Mapping[str, types_pb2.ImageInfo],
+        vectors: Mapping[str, encoder_pb2.ImageEmbedding],
+    ) -> retriever_pb2.UpsertVectorsResponse:
+        return await self._clients.upsert_vectors(
             retriever_pb2.UpsertVectorsRequest(
-                collection=self._collection.collection,
+                collection=self._collection,
                 records=[
                     retriever_pb2.VectorRecord(
-                        image_id=upload.image_id, embedding=result.embedding, attributes=upload.attributes
+                        image_id=upload.image_id,
+                        embedding=vectors[upload.image_id].embedding,
+                        attributes=upload.attributes,
+                        content_sha256=infos[upload.image_id].sha256,
                     )
-                    for upload, result in pairs
+                    for upload in uploads
                 ],
-                model=encoded.model,
+                model=model.to_message(),
             )
         )
-        for info in infos:
-            status = pb.ADD_STATUS_REPLACED if info.image_id in stored else pb.ADD_STATUS_ADDED
-            outcomes[info.image_id] = Outcome(status, info)
-        return outcomes
 
 
 def _blob(upload: types_pb2.ImageUpload, result: encoder_pb2.ImageEmbedding) -> imagestore_pb2.BlobUpload:

@@ -18,7 +18,7 @@ class Libraries:
     async def create(self, request: pb.CreateCollectionRequest) -> pb.Collection:
         """Raises CollectionExists, InvalidField."""
         check_collection(request.collection)
-        model = request.model if request.HasField("model") else (await self._clients.get_model()).model
+        model = request.model if request.HasField("model") else (await self._clients.encoders.first.get_model()).model
         made = await self._clients.create_vectors(
             retriever_pb2.CreateVectorCollectionRequest(
                 collection=request.collection,

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from gateway.clients import Clients
 from protos import retriever_pb2, types_pb2
 from protos import search_pb2 as pb
-from services.common.errors import CollectionNotFound, InvalidField, NotBuiltYet, WentuError
-from services.common.ids import check_collection, check_image_id, check_image_ids
+from services.common.errors import CollectionNotFound, InvalidField, WentuError
+from services.common.ids import MAX_PAGE_SIZE, check_collection, check_image_id, check_image_ids
 
 
 class Pictures:
@@ -43,33 +43,53 @@ class Pictures:
         return pb.GetImageDetailsResponse(images=await self._with_infos(request.collection, records))
 
     async def page(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
-        if request.HasField("filter"):
-            raise NotBuiltYet("filter")
         found = await self._clients.list_vectors(
             retriever_pb2.ListVectorsRequest(
                 collection=check_collection(request.collection),
                 page_size=request.page_size,
                 page_token=request.page_token,
+                filter=request.filter if request.HasField("filter") else None,
             )
         )
         images = await self._with_infos(request.collection, found.records)
         return pb.ListImagesResponse(images=images, next_page_token=found.next_page_token)
 
     async def delete(self, request: pb.DeleteImagesRequest) -> pb.DeleteImagesResponse:
-        """The vectors go first: a search must not find what has no bytes."""
+        """By ids, with an outcome for each, or by a filter, however many they are."""
         collection = check_collection(request.collection)
         selection = request.WhichOneof("selection")
-        if selection == "filter":
-            raise NotBuiltYet("filter")
         if selection is None:
-            raise InvalidField("selection", 'must be set: {"ids": {"image_ids": [...]}}')
+            raise InvalidField("selection", 'must be set: {"ids": {"image_ids": [...]}} or {"filter": {...}}')
+        if selection == "filter":
+            return pb.DeleteImagesResponse(deleted_count=await self._delete_those(collection, request.filter))
         image_ids = check_image_ids(request.ids.image_ids, "ids.image_ids")
-        await self._clients.delete_vectors(collection, image_ids)
-        gone = set(await self._clients.delete_blobs(collection, image_ids))
+        gone = await self._delete(collection, image_ids)
         return pb.DeleteImagesResponse(
             deleted_count=len(gone),
             outcomes=[pb.DeleteOutcome(image_id=image_id, deleted=image_id in gone) for image_id in image_ids],
         )
+
+    async def _delete_those(self, collection: str, where: types_pb2.Filter) -> int:
+        deleted, token = 0, ""
+        while True:
+            found = await self._clients.list_vectors(
+                retriever_pb2.ListVectorsRequest(
+                    collection=collection,
+                    page_size=MAX_PAGE_SIZE,
+                    page_token=token,
+                    filter=where,
+                    consistency=types_pb2.CONSISTENCY_STRONG,
+                )
+            )
+            if found.records:
+                deleted += len(await self._delete(collection, [record.image_id for record in found.records]))
+            if not (token := found.next_page_token):
+                return deleted
+
+    async def _delete(self, collection: str, image_ids: Sequence[str]) -> set[str]:
+        """The vectors go first: a search must not find what has no bytes."""
+        await self._clients.delete_vectors(collection, image_ids)
+        return set(await self._clients.delete_blobs(collection, image_ids))
 
     async def _with_infos(
         self, collection: str, records: Sequence[retriever_pb2.VectorRecord]

@@ -20,7 +20,7 @@ class Scorer:
         """Raises InvalidField, UnreadableImage, ImageTooLarge, ImageNotFound."""
         image = await self._image(request)
         try:
-            compared = await self._clients.compare_texts(image, request.texts)
+            compared = await self._clients.encoders.first.compare_texts(image, request.texts)
         except WentuError as error:
             raise renamed(error, {"images[0]": "image"}) from error
         return pb.ScoreTextsResponse(results=compared.results, model=compared.model)

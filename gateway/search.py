@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from google.protobuf import duration_pb2
 
 from gateway.clients import Clients
-from protos import imagestore_pb2, retriever_pb2
+from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from protos import search_pb2 as pb
-from services.common.errors import Code, InvalidField, NotBuiltYet, RemoteError, WentuError
+from services.common.errors import Code, InvalidField, ModelMismatch, NotBuiltYet, RemoteError, WentuError
 from services.common.ids import check_collection, check_range
 
 log = structlog.get_logger()
@@ -19,46 +19,40 @@ log = structlog.get_logger()
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 1000
 # Fields of the contract that this version does not look at yet: refused rather than ignored.
-NOT_YET = ("filter", "group_by", "fold_similarity")
+NOT_YET = ("group_by", "fold_similarity")
 
 
 class Searcher:
     """Answers searches over the encoder, the retriever and the image store."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(
+        self, clients: Clients, fetch_seconds: float, without_bytes: Callable[[str, Sequence[str]], None]
+    ) -> None:
+        """`without_bytes` is told of a collection's hits that have none."""
         self._clients = clients
+        self._fetch_seconds = fetch_seconds
+        self._without_bytes = without_bytes
 
     async def search(self, request: pb.SearchRequest) -> pb.SearchResponse:
         """Raises InvalidField, CollectionNotFound, ModelMismatch, DependencyUnavailable, DeadlineExceeded."""
         check_request(request)
         started = time.perf_counter()
         try:
-            encoded = await self._clients.encode_texts([request.query.text])
+            text, encoded_at, found = await self._found(request)
         except WentuError as error:
-            raise renamed(error, {"texts[0]": "query.text"}) from error
-        [text] = encoded.results
-        encoded_at = time.perf_counter()
-        found = await self._clients.search_vectors(
-            retriever_pb2.SearchVectorsRequest(
-                collection=request.collection,
-                queries=[text.embedding],
-                top_k=request.top_k if request.HasField("top_k") else DEFAULT_TOP_K,
-                model=encoded.model,
-                exact=request.exact,
-                consistency=request.consistency,
-                parameters=request.parameters,
-                min_score=request.min_score if request.HasField("min_score") else None,
-                include_embeddings=pb.HIT_PART_EMBEDDING in request.include,
-            )
-        )
+            if error.reason != ModelMismatch.reason:
+                raise
+            text, encoded_at, found = await self._found(request, fresh=True)  # perhaps re-embedded a moment ago
         hits = found.results[0].hits
         retrieved_at = time.perf_counter()
         blobs = await self._blobs(request, [hit.image_id for hit in hits])
+        if blobs is not None and (gone := [hit.image_id for hit in hits if hit.image_id not in blobs]):
+            self._without_bytes(request.collection, gone)
         filled = [_hit(hit, None if blobs is None else blobs[hit.image_id]) for hit in hits if _has_bytes(hit, blobs)]
         return pb.SearchResponse(
             hits=filled,
-            model=encoded.model,
-            text_truncated=text.truncated,
+            model=text.model,
+            text_truncated=text.results[0].truncated,
             dropped_hits=len(hits) - len(filled),
             images_unavailable=blobs is None,
             timings=pb.SearchTimings(
@@ -68,6 +62,32 @@ class Searcher:
             ),
         )
 
+    async def _found(
+        self, request: pb.SearchRequest, fresh: bool = False
+    ) -> tuple[encoder_pb2.EncodeTextsResponse, float, retriever_pb2.SearchVectorsResponse]:
+        """The query as a vector, when that was done, and what is near to it."""
+        encoder = await self._clients.encoder_of(request.collection, fresh)
+        try:
+            encoded = await encoder.encode_texts([request.query.text])
+        except WentuError as error:
+            raise renamed(error, {"texts[0]": "query.text"}) from error
+        encoded_at = time.perf_counter()
+        found = await self._clients.search_vectors(
+            retriever_pb2.SearchVectorsRequest(
+                collection=request.collection,
+                queries=[encoded.results[0].embedding],
+                top_k=request.top_k if request.HasField("top_k") else DEFAULT_TOP_K,
+                filter=request.filter if request.HasField("filter") else None,
+                model=encoded.model,
+                exact=request.exact,
+                consistency=request.consistency,
+                parameters=request.parameters,
+                min_score=request.min_score if request.HasField("min_score") else None,
+                include_embeddings=pb.HIT_PART_EMBEDDING in request.include,
+            )
+        )
+        return encoded, encoded_at, found
+
     async def _blobs(
         self, request: pb.SearchRequest, image_ids: Sequence[str]
     ) -> Mapping[str, imagestore_pb2.Blob] | None:
@@ -76,9 +96,11 @@ class Searcher:
             return {}
         thumbnails = pb.HIT_PART_THUMBNAIL in request.include
         try:
-            found = await self._clients.get_blobs(request.collection, image_ids, thumbnails=thumbnails)
+            found = await self._clients.get_blobs(
+                request.collection, image_ids, thumbnails=thumbnails, limit_seconds=self._fetch_seconds
+            )
         except WentuError as error:
-            if error.code is not Code.UNAVAILABLE:
+            if error.code not in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
                 raise
             log.warning("search without pictures", problem=error.message)
             return None

@@ -11,6 +11,8 @@ from gateway.importing import Importer, Outcome, check_if_exists
 from gateway.libraries import Libraries
 from gateway.pictures import Pictures
 from gateway.pipeline import Finished, Pipeline
+from gateway.reconciling import Reconciler
+from gateway.reembedding import Reembedder
 from gateway.scoring import Scorer
 from gateway.search import Searcher
 from gateway.settings import GatewaySettings
@@ -86,8 +88,8 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         return await self._pictures.delete(request)
 
     async def _importer(self, collection: str, if_exists: types_pb2.IfExists.ValueType) -> Importer:
-        found = await self._clients.get_collection(collection)
-        return Importer(self._clients, found, if_exists, self._settings.max_image_bytes)
+        await self._clients.known_collection(collection)
+        return Importer(self._clients, collection, if_exists, self._settings.max_image_bytes)
 
 
 class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):
@@ -115,14 +117,28 @@ class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, reconciler: Reconciler, reembedder: Reembedder) -> None:
         self._status = status
+        self._reconciler = reconciler
+        self._reembedder = reembedder
 
     def add_to(self, server: aio.Server) -> None:
         admin_pb2_grpc.add_AdminServiceServicer_to_server(self, server)
 
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Context) -> admin_pb2.GetStatusResponse:
         return await self._status.get()
+
+    async def Reconcile(
+        self, request: admin_pb2.ReconcileRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.ReconcileResponse]:
+        async for answer in self._reconciler.run(request):
+            yield answer
+
+    async def Reembed(
+        self, request: admin_pb2.ReembedRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.ReembedResponse]:
+        async for answer in self._reembedder.run(request):
+            yield answer
 
 
 async def _uploads(requests: AsyncIterator[pb.AddImagesRequest]) -> AsyncIterator[types_pb2.ImageUpload]:

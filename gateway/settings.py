@@ -17,6 +17,10 @@ class GatewaySettings(ServerSettings):
     encoder: str = Field("127.0.0.1:50051", description="encoder: host:port, or dns:///name:port for replicas")
     retriever: str = Field("127.0.0.1:50052", description="retriever: host:port, or dns:///name:port for replicas")
     imagestore: str = Field("127.0.0.1:50053", description="image store: host:port, or dns:///name:port for replicas")
+    other_encoders: str = Field(
+        "", description="encoders of other models that collections still have, as `encoder`, separated by commas"
+    )
+    fetch_seconds: float = Field(2, gt=0, description="how long a search waits for what is known of its pictures")
     timeout_seconds: float = Field(60, gt=0, description="longest that one call to another service may take")
     max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
     import_batch: int = Field(32, ge=1, le=64, description="pictures that go through an import together")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.clients import Clients, Dependency
+from gateway.clients import Clients
+from gateway.dependency import Dependency
 from protos import admin_pb2 as pb
 from services.common import __version__
 from services.common.errors import WentuError
@@ -31,20 +32,21 @@ class Status:
         try:
             serves = await dependency.serves()
             status.health = pb.SERVICE_HEALTH_SERVING if serves else pb.SERVICE_HEALTH_NOT_SERVING
-            await self._describe(status)
+            await self._describe(dependency, status)
         except WentuError:
             status.health = status.health or pb.SERVICE_HEALTH_UNREACHABLE
         return status
 
-    async def _describe(self, status: pb.ServiceStatus) -> None:
-        if status.name == "encoder":
-            model = await self._clients.get_model()
-            status.version, status.detail = model.version, f"{model.engine} on {model.device}, {model.precision}"
-            status.model.CopyFrom(model.model)
-        elif status.name == "retriever":
+    async def _describe(self, dependency: Dependency, status: pb.ServiceStatus) -> None:
+        for encoder in self._clients.encoders.all:
+            if encoder.dependency is dependency:
+                model = await encoder.get_model()
+                status.version, status.detail = model.version, f"{model.engine} on {model.device}, {model.precision}"
+                status.model.CopyFrom(model.model)
+        if dependency is self._clients.retriever:
             vectors = await self._clients.get_vector_store()
             status.version, status.detail = vectors.version, f"{vectors.kind} {vectors.store_version}"
-        else:
+        elif dependency is self._clients.imagestore:
             blobs = await self._clients.get_blob_store()
             status.version, status.detail = blobs.version, f"{blobs.kind} {blobs.store_version}"
 

@@ -60,6 +60,10 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """Bytes without a vector."""
     FINDING_KIND_MISSING_BYTES: _FindingKind.ValueType  # 2
     """A vector without bytes."""
+    FINDING_KIND_STALE_VECTOR: _FindingKind.ValueType  # 3
+    """A vector that was made from other bytes than those stored."""
+    FINDING_KIND_WRONG_MODEL: _FindingKind.ValueType  # 4
+    """A vector of another model than the collection's."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """What reconciling found."""
@@ -70,6 +74,10 @@ FINDING_KIND_ORPHANED_BYTES: FindingKind.ValueType  # 1
 """Bytes without a vector."""
 FINDING_KIND_MISSING_BYTES: FindingKind.ValueType  # 2
 """A vector without bytes."""
+FINDING_KIND_STALE_VECTOR: FindingKind.ValueType  # 3
+"""A vector that was made from other bytes than those stored."""
+FINDING_KIND_WRONG_MODEL: FindingKind.ValueType  # 4
+"""A vector of another model than the collection's."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
@@ -193,7 +201,7 @@ Global___ReconcileRequest: _TypeAlias = ReconcileRequest  # noqa: Y015
 
 @_typing.final
 class ReconcileResponse(_message.Message):
-    """Response of Reconcile."""
+    """Response of Reconcile: a finding, or how far it has come."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -201,12 +209,15 @@ class ReconcileResponse(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     REPAIRED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CHECKED_COUNT_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture's id."""
+    """The picture's id. Empty where the message only says how far it has come; the last one does."""
     kind: Global___FindingKind.ValueType
     """What is wrong with it."""
     repaired: _builtins.bool
     """Whether it was repaired."""
+    checked_count: _builtins.int
+    """Pictures compared so far."""
     @_builtins.property
     def error(self) -> _types_pb2.ItemError:
         """Why it was not, where it failed."""
@@ -218,10 +229,11 @@ class ReconcileResponse(_message.Message):
         kind: Global___FindingKind.ValueType = ...,
         repaired: _builtins.bool = ...,
         error: _types_pb2.ItemError | None = ...,
+        checked_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "image_id", b"image_id", "kind", b"kind", "repaired", b"repaired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_count", b"checked_count", "error", b"error", "image_id", b"image_id", "kind", b"kind", "repaired", b"repaired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

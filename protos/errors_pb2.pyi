@@ -56,6 +56,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The connected store or this version cannot do what was asked. Metadata: `feature`."""
     ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 16
     """Stored bytes do not match their checksum."""
+    ERROR_REASON_WRITE_UNDER_WAY: _ErrorReason.ValueType  # 17
+    """A write may still be under way here; what was asked is possible later."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or one item of a call failed. It travels as `reason` in google.rpc.ErrorInfo (domain `wentu`, without the
@@ -96,4 +98,6 @@ ERROR_REASON_UNSUPPORTED: ErrorReason.ValueType  # 15
 """The connected store or this version cannot do what was asked. Metadata: `feature`."""
 ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 16
 """Stored bytes do not match their checksum."""
+ERROR_REASON_WRITE_UNDER_WAY: ErrorReason.ValueType  # 17
+"""A write may still be under way here; what was asked is possible later."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

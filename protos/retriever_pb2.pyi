@@ -302,8 +302,17 @@ class VectorRecord(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    MODEL_SHA256_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The picture's id."""
+    content_sha256: _builtins.str
+    """SHA-256 of the bytes that the vector was made from, in lower-case hexadecimal; empty where nobody said."""
+    model_sha256: _builtins.str
+    """SHA-256 of the checkpoint that made it. Filled in by the retriever."""
+    restored: _builtins.bool
+    """The record was restored from the bytes alone: its attributes, if there were any, are not known."""
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
         """The vector. Left out where it was not asked for."""
@@ -318,10 +327,13 @@ class VectorRecord(_message.Message):
         image_id: _builtins.str = ...,
         embedding: _types_pb2.Embedding | None = ...,
         attributes: _struct_pb2.Struct | None = ...,
+        content_sha256: _builtins.str = ...,
+        model_sha256: _builtins.str = ...,
+        restored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "embedding", b"embedding", "image_id", b"image_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "content_sha256", b"content_sha256", "embedding", b"embedding", "image_id", b"image_id", "model_sha256", b"model_sha256", "restored", b"restored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,12 +379,19 @@ class UpsertVectorsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REBUILD_MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rebuild_model(self) -> _types_pb2.ModelFingerprint:
+        """The model of the rebuild under way, where there is one: its vectors are to be upserted too."""
+
     def __init__(
         self,
+        *,
+        rebuild_model: _types_pb2.ModelFingerprint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rebuild_model", b"rebuild_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rebuild_model", b"rebuild_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,8 +405,11 @@ class DeleteVectorsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     IMAGE_IDS_FIELD_NUMBER: _builtins.int
+    REBUILD_ONLY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
+    rebuild_only: _builtins.bool
+    """Only from the rebuild under way; from what serves and the rebuild otherwise."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1,000 ids."""
@@ -397,10 +419,11 @@ class DeleteVectorsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         image_ids: _abc.Iterable[_builtins.str] | None = ...,
+        rebuild_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_ids", b"image_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_ids", b"image_ids", "rebuild_only", b"rebuild_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,12 +614,15 @@ class GetVectorsRequest(_message.Message):
     IMAGE_IDS_FIELD_NUMBER: _builtins.int
     INCLUDE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     include_embeddings: _builtins.bool
     """Return the vectors too, not attributes alone."""
     consistency: _types_pb2.Consistency.ValueType
     """Which writes the read is sure to see."""
+    rebuild: _builtins.bool
+    """Read what the rebuild under way has, not what serves."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1,000 ids."""
@@ -608,10 +634,11 @@ class GetVectorsRequest(_message.Message):
         image_ids: _abc.Iterable[_builtins.str] | None = ...,
         include_embeddings: _builtins.bool = ...,
         consistency: _types_pb2.Consistency.ValueType = ...,
+        rebuild: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "image_ids", b"image_ids", "include_embeddings", b"include_embeddings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "image_ids", b"image_ids", "include_embeddings", b"include_embeddings", "rebuild", b"rebuild"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -653,6 +680,7 @@ class ListVectorsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     INCLUDE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     page_size: _builtins.int
@@ -663,6 +691,8 @@ class ListVectorsRequest(_message.Message):
     """Return the vectors too."""
     consistency: _types_pb2.Consistency.ValueType
     """Which writes the read is sure to see."""
+    rebuild: _builtins.bool
+    """Read what the rebuild under way has, not what serves."""
     @_builtins.property
     def filter(self) -> _types_pb2.Filter:
         """Only vectors whose attributes fulfil this."""
@@ -676,10 +706,11 @@ class ListVectorsRequest(_message.Message):
         filter: _types_pb2.Filter | None = ...,
         include_embeddings: _builtins.bool = ...,
         consistency: _types_pb2.Consistency.ValueType = ...,
+        rebuild: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "filter", b"filter", "include_embeddings", b"include_embeddings", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "filter", b"filter", "include_embeddings", b"include_embeddings", "page_size", b"page_size", "page_token", b"page_token", "rebuild", b"rebuild"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests import servers
+from tests.servers import Server
 from tests.system import System, new_system
 
 
 @pytest.fixture(scope="session")
-def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with servers.milvus(tmp_path_factory.mktemp("milvus")) as address:
-        yield address
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """A Milvus standalone and its address. Two of them cannot run here: each wants etcd's port."""
+    server, address = servers.milvus_server(tmp_path_factory.mktemp("milvus"))
+    with server.running():
+        yield server, address
+
+
+@pytest.fixture(scope="session")
+def milvus_address(milvus: tuple[Server, str]) -> str:
+    return milvus[1]
 
 
 @pytest.fixture(scope="session")

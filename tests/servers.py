@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import os
 import shutil
 import signal
@@ -11,14 +12,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pymysql
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymilvus import MilvusClient, MilvusException
 
 START_SECONDS = 120
+# It prints every failed attempt with its stack.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 STOP_SECONDS = 30
 SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin")
 
@@ -66,35 +73,79 @@ def end(child: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> None:
     child.wait()
 
 
-@contextmanager
-def milvus(folder: Path) -> Iterator[str]:
-    """A Milvus standalone; yields its address."""
+@dataclass
+class Server:
+    """A program that can be killed, paused and started again, on the same data and port."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    answers: Callable[[], object]
+    child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as file:
+            self.child = subprocess.Popen(self.command, stdout=file, stderr=file, start_new_session=True)
+
+    def wait(self, seconds: float = START_SECONDS) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + seconds
+        while True:
+            assert self.child is not None
+            try:
+                self.answers()
+                return
+            except (MilvusException, pymysql.err.Error, grpc.RpcError):
+                assert self.child.poll() is None, self.log.read_text()[-3000:]
+                assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+                time.sleep(0.2)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the program and all that it started."""
+        assert self.child is not None
+        os.killpg(self.child.pid, number)
+
+    def kill(self) -> None:
+        assert self.child is not None
+        self.signal(signal.SIGKILL)
+        self.child.wait()
+
+    def stop(self) -> None:
+        if self.child is not None:
+            end(self.child)
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        try:
+            self.start()
+            self.wait()
+            yield self
+        finally:
+            self.stop()
+
+
+def milvus_server(folder: Path) -> tuple[Server, str]:
+    """A Milvus standalone and its address."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_ports(1)
-    command = [str(Path(sys.executable).with_name("milvus-server")), "--data", str(folder), "--proxy-port", str(port)]
     address = f"http://127.0.0.1:{port}"
-    with process(command, folder / "server.log") as child:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                client = MilvusClient(address, timeout=5)
-                client.list_collections()
-                client.close()
-                break
-            except MilvusException:
-                if child.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-        yield address
+    launcher = Path(__file__).with_name("milvus_launcher.py")
+    command = [sys.executable, str(launcher), "--data", str(folder), "--proxy-port", str(port)]
+
+    def answers() -> None:
+        client = MilvusClient(address, timeout=5)
+        client.list_collections()
+        client.close()
+
+    return Server("milvus", command, folder / "server.log", answers), address
 
 
-@contextmanager
-def mariadb(folder: Path, *options: str) -> Iterator[str]:
-    """A MariaDB server with an empty database; yields its address."""
-    data = folder / "data"
+def mariadb_server(folder: Path, *options: str, data: Path | None = None) -> tuple[Server, str]:
+    """A MariaDB server with an empty database, and its address."""
+    data = data or folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
     user = getpass.getuser()
-    if not data.exists():
+    if not (data / "mysql").exists():
         subprocess.run(
             [
                 _program("mariadb-install-db"),
@@ -119,18 +170,37 @@ def mariadb(folder: Path, *options: str) -> Iterator[str]:
         f"--pid-file={folder / 'pid'}",
         *options,
     ]
-    with process(command, folder / "server.log") as child:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
-                    connection.cursor().execute("CREATE DATABASE IF NOT EXISTS wentu CHARACTER SET utf8mb4")
-                break
-            except pymysql.err.OperationalError:
-                if child.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-        yield f"mysql://root@127.0.0.1:{port}/wentu"
+
+    def answers() -> None:
+        with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
+            connection.cursor().execute("CREATE DATABASE IF NOT EXISTS wentu CHARACTER SET utf8mb4")
+
+    return Server("mariadb", command, folder / "server.log", answers), f"mysql://root@127.0.0.1:{port}/wentu"
+
+
+@contextmanager
+def mariadb(folder: Path, *options: str) -> Iterator[str]:
+    """A running MariaDB server; yields its address."""
+    server, address = mariadb_server(folder, *options)
+    with server.running():
+        yield address
+
+
+def service(folder: Path, name: str, module: str, *flags: str) -> tuple[Server, str]:
+    """One of the services, and its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_ports(1)
+    address = f"127.0.0.1:{port}"
+
+    def answers() -> None:
+        with grpc.insecure_channel(address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            found = stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
+        if found.status != health_pb2.HealthCheckResponse.SERVING:
+            raise grpc.RpcError
+
+    command = [sys.executable, "-m", module, "--port", str(port), *flags]
+    return Server(name, command, folder / f"{name}.log", answers), address
 
 
 def _program(name: str) -> str:

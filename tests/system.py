@@ -109,7 +109,7 @@ class System:
 
 def new_system(data: Path, *flags: str) -> System:
     data.mkdir(parents=True, exist_ok=True)
-    return System(data, free_ports(4), flags)
+    return System(data, free_ports(5), flags)
 
 
 @dataclass(frozen=True)

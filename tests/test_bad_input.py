@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -245,6 +246,23 @@ def test_attributes_beyond_the_limit(system: System, collection: str) -> None:
     got = refused(lambda: system.client.images.AddImage(request, timeout=CALL_SECONDS))
     assert (got.code, got.fields) == (INVALID, ("image.attributes",))
     assert "65,536" in got.message
+    upload = types_pb2.ImageUpload(image_id="one", data=noise(1))
+    upload.attributes.update({"deep": {"list": [1, math.nan]}})
+    request = pb.AddImageRequest(collection=collection, image=upload)
+    got = refused(lambda: system.client.images.AddImage(request, timeout=CALL_SECONDS))
+    assert (got.code, got.fields) == (INVALID, ("image.attributes['deep']",))
+
+
+def test_a_bad_filter_is_named_by_its_place(system: System, collection: str) -> None:
+    bad = types_pb2.Filter(any=types_pb2.AnyCondition(filters=[types_pb2.Filter()]))
+    field = ("filter.any.filters[0]",)
+    got = refused(lambda: system.search(collection, "猫", filter=bad))
+    assert (got.code, got.fields) == (INVALID, field)
+    images = system.client.images
+    listing = pb.ListImagesRequest(collection=collection, filter=bad)
+    assert refused(lambda: images.ListImages(listing, timeout=CALL_SECONDS)).fields == field
+    deletion = pb.DeleteImagesRequest(collection=collection, filter=bad)
+    assert refused(lambda: images.DeleteImages(deletion, timeout=CALL_SECONDS)).fields == field
 
 
 def test_a_stream_must_begin_with_its_options(system: System) -> None:
@@ -255,9 +273,8 @@ def test_a_stream_must_begin_with_its_options(system: System) -> None:
 
 
 def test_what_is_not_built_yet_says_so(system: System, collection: str) -> None:
-    equals = types_pb2.EqualsCondition(attribute="a", value=types_pb2.FilterValue(int_value=1))
-    got = refused(lambda: system.search(collection, "猫", filter=types_pb2.Filter(equals=equals)))
-    assert (got.code, got.metadata) == (grpc.StatusCode.UNIMPLEMENTED, {"feature": "filter"})
+    got = refused(lambda: system.search(collection, "猫", group_by=pb.GroupBy(attribute="a")))
+    assert (got.code, got.metadata) == (grpc.StatusCode.UNIMPLEMENTED, {"feature": "group_by"})
     batch = pb.BatchSearchRequest(collection=collection)
     got = refused(lambda: system.client.search.BatchSearch(batch, timeout=9))
     assert got.code is grpc.StatusCode.UNIMPLEMENTED

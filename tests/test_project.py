@@ -79,7 +79,7 @@ def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
     """Each line of the README's API chapter is run as it stands, against another port."""
     text = (project / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^.*grpcurl -plaintext.*$", text, flags=re.MULTILINE)
-    assert len(lines) == 10
+    assert len(lines) == 11
     answers: dict[str, str] = {}
     for line in lines:
         command = line.replace("localhost:50050", embedded.address)

@@ -10,6 +10,7 @@
       CollectionExists        ALREADY_EXISTS       COLLECTION_EXISTS
       ImageExists             ALREADY_EXISTS       IMAGE_EXISTS
       ModelMismatch           FAILED_PRECONDITION  MODEL_MISMATCH
+      WriteUnderWay           FAILED_PRECONDITION  WRITE_UNDER_WAY
       NotBuiltYet             UNIMPLEMENTED        UNSUPPORTED
       Overloaded              UNAVAILABLE          OVERLOADED
       DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
@@ -142,6 +143,11 @@ class ModelMismatch(WentuError):
             f"collection {collection!r} was built with {collection_model}, and this is {request_model}",
             metadata={"collection_model": collection_model, "request_model": request_model},
         )
+
+
+class WriteUnderWay(WentuError):
+    code = Code.FAILED_PRECONDITION
+    reason = "WRITE_UNDER_WAY"
 
 
 class NotBuiltYet(WentuError):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from services.common.errors import InvalidField
 
 COLLECTION_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 MAX_IMAGE_ID_BYTES = 255
 MAX_IDS = 1000
 DEFAULT_PAGE_SIZE = 100
@@ -35,6 +36,13 @@ def check_image_id(value: str, field: str = "image_id") -> str:
 def check_image_ids(values: Sequence[str], field: str = "image_ids", most: int = MAX_IDS) -> list[str]:
     check_count(values, field, most)
     return [check_image_id(value, f"{field}[{place}]") for place, value in enumerate(values)]
+
+
+def check_sha256(value: str, field: str) -> str:
+    """Empty passes too."""
+    if value and not SHA256_PATTERN.fullmatch(value):
+        raise InvalidField(field, "must be 64 lower-case hexadecimal digits")
+    return value
 
 
 def check_count(values: Sequence[object], field: str, most: int) -> None:

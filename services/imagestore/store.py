@@ -218,11 +218,18 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
         row = {"collection": collection, "sha256": sha256, "size_bytes": len(data[sha256]), "data": data[sha256]}
         connection.execute(_insert_content(connection), row)
     # Looked at again: what was replaced between the first look and the locks is to be released too.
-    replaced |= {bytes.fromhex(info.sha256) for info in _by_id(connection, collection, image_ids).values()}
-    infos = [
-        Info(upload.image_id, sha256.hex(), upload.media_type, len(upload.data), upload.width, upload.height, now)
-        for upload, sha256 in zip(uploads, hashes, strict=True)
-    ]
+    before = _by_id(connection, collection, image_ids)
+    replaced |= {bytes.fromhex(info.sha256) for info in before.values()}
+    infos = []
+    for upload, sha256 in zip(uploads, hashes, strict=True):
+        known = before.get(upload.image_id)
+        time_ms = known.create_time_ms if known is not None and known.sha256 == sha256.hex() else now
+        infos.append(
+            Info(
+                *(upload.image_id, sha256.hex(), upload.media_type),
+                *(len(upload.data), upload.width, upload.height, time_ms),
+            )
+        )
     in_order = sorted(infos, key=lambda info: info.image_id.encode())
     connection.execute(_upsert_image(connection), [_row(collection, info) for info in in_order])
     _release(connection, collection, replaced - data.keys())

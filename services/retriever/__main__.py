@@ -28,7 +28,7 @@ async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
         await store.self_test()
         checks = {"": store.check, service.NAME: store.check}
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base class.
-        servicer = service.RetrieverServicer(store)  # type: ignore[abstract]
+        servicer = service.RetrieverServicer(store)
         yield await stack.enter_async_context(server.running(settings, [service.NAME], [servicer.add_to], checks))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +21,13 @@ from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable
 from services.common.settings import existing_folder
 from services.common.work import Workers
+from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, after, both
 from services.retriever.records import Index, Metric
 from services.retriever.settings import RetrieverSettings
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
 
-KEY, VECTOR, ATTRIBUTES = "image_id", "embedding", "attributes"
 SETTINGS_PROPERTY = "wentu.settings"
 NOT_FOUND_CODES = frozenset({100, 1600})  # collection, alias
 NOT_LOADED_CODE = 101
@@ -44,15 +44,6 @@ class NoSuchCollection(Exception):
 
 class NotLoaded(Exception):
     """The collection is there and not in memory: a Lite file forgets that when it is opened again."""
-
-
-def quoted(value: str) -> str:
-    """A string literal of Milvus's expressions. Ids hold no control characters, so JSON's escapes suffice."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def any_of(image_ids: Iterable[str]) -> str:
-    return f"{KEY} in [{', '.join(map(quoted, image_ids))}]"
 
 
 class Milvus:
@@ -130,10 +121,14 @@ class Milvus:
         await self.call(self._client.load_collection, name)
 
     async def drop(self, name: str) -> None:
-        await self.call(self._client.drop_collection, name)
+        with contextlib.suppress(NoSuchCollection):
+            await self.call(self._client.drop_collection, name)
 
     async def create_alias(self, name: str, alias: str) -> None:
         await self.call(self._client.create_alias, name, alias)
+
+    async def move_alias(self, name: str, alias: str) -> None:
+        await self.call(self._client.alter_alias, name, alias)
 
     async def drop_alias(self, alias: str) -> None:
         await self.call(self._client.drop_alias, alias)
@@ -149,11 +144,9 @@ class Milvus:
     async def delete(self, name: str, expression: str) -> None:
         await self.call(self._client.delete, name, filter=expression)
 
-    async def count(self, name: str, consistency: str) -> int:
-        rows = await self.call(
-            self._client.query, name, filter="", output_fields=["count(*)"], consistency_level=consistency
-        )
-        return int(rows[0]["count(*)"])
+    async def count(self, name: str, expression: str, consistency: str) -> int:
+        [row] = await self.query(name, expression, ["count(*)"], consistency)
+        return int(row["count(*)"])
 
     async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[dict[str, Any]]:
         rows = await self.call(
@@ -161,14 +154,16 @@ class Milvus:
         )
         return list(rows)
 
-    async def page(self, name: str, after: str, size: int, fields: list[str], consistency: str) -> list[dict[str, Any]]:
-        """The rows with the `size` smallest keys after `after`, in order."""
+    async def page(
+        self, name: str, last: str, size: int, expression: str, fields: list[str], consistency: str
+    ) -> list[dict[str, Any]]:
+        """The rows of `expression` with the `size` smallest keys after `last`, in order."""
         # Lite keeps its own order unless it is told that an iterator asks; servers order by key anyhow.
         ordered = {"iterator": "True"} if self.is_lite else {}
         rows = await self.call(
             self._client.query,
             name,
-            filter=f"{KEY} > {quoted(after)}",
+            filter=both(after(last), expression),
             limit=size,
             output_fields=fields,
             consistency_level=consistency,
@@ -183,15 +178,17 @@ class Milvus:
         limit: int,
         metric: Metric,
         parameters: Mapping[str, int],
+        expression: str,
         fields: list[str],
         consistency: str,
     ) -> list[list[dict[str, Any]]]:
-        """The rows nearest to each vector, each with `distance` as the metric has it and `entity`."""
+        """The rows of `expression` nearest to each vector, each with `distance` as the metric has it and `entity`."""
         answers: Any = await self.call(
             self._client.search,
             name,
             data=vectors,
             anns_field=VECTOR,
+            filter=expression,
             limit=limit,
             output_fields=[KEY, *fields],
             search_params={"metric_type": metric.value, "params": dict(parameters)},

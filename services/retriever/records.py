@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -43,7 +43,10 @@ class Index:
 
 @dataclass(frozen=True)
 class VectorCollection:
-    """A collection's settings, kept with the collection itself. `physical` is Milvus's name for it."""
+    """A generation of a collection: its settings, kept with Milvus's own collection of the name `physical`.
+
+    `rebuild` is the next generation, while there is one.
+    """
 
     id: str
     model: Fingerprint
@@ -51,7 +54,13 @@ class VectorCollection:
     index: Index
     description: str = ""
     create_time: float = field(default_factory=time.time)
+    generation: int = 0
     physical: str = ""
+    rebuild: VectorCollection | None = None
+
+    def follows(self, current: VectorCollection) -> bool:
+        """Whether this is the generation after `current`."""
+        return self.generation == current.generation + 1
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -61,6 +70,7 @@ class VectorCollection:
             "index": {"type": self.index.type, "parameters": dict(self.index.parameters)},
             "description": self.description,
             "create_time": self.create_time,
+            "generation": self.generation,
         }
 
     @classmethod
@@ -72,20 +82,24 @@ class VectorCollection:
             index=Index(value["index"]["type"], value["index"]["parameters"]),
             description=value["description"],
             create_time=value["create_time"],
+            generation=value.get("generation", 0),
             physical=physical,
         )
-
-    def at(self, physical: str) -> VectorCollection:
-        return replace(self, physical=physical)
 
 
 @dataclass(frozen=True)
 class Record:
-    """A vector with its key and attributes."""
+    """A vector with its key and attributes, and what it was made from: a content and a model, by their checksums.
+
+    `restored`: made from bytes alone, without the attributes that there may have been.
+    """
 
     image_id: str
     vector: Vector | None
     attributes: Attributes
+    content_sha256: str = ""
+    model_sha256: str = ""
+    restored: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,8 @@ from grpc import aio
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
 from services.common import __version__
-from services.common.errors import InvalidField, NotBuiltYet
+from services.common.attributes import check_attributes
+from services.common.errors import CollectionNotFound, InvalidField
 from services.common.fingerprint import Fingerprint
 from services.common.ids import (
     check_collection,
@@ -22,19 +24,20 @@ from services.common.ids import (
     check_image_id,
     check_image_ids,
     check_range,
+    check_sha256,
     page_size,
     page_start,
     page_token,
 )
 from services.common.interceptors import Context
+from services.retriever.filters.conditions import Condition, read_filter
 from services.retriever.records import Consistency, Hit, Index, Metric, Record, VectorCollection
-from services.retriever.store import VectorStore
+from services.retriever.store import Search, VectorStore
 
 NAME = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
 MAX_RECORDS = 1000
 MAX_QUERIES = 64
 MAX_TOP_K = 10_000
-MAX_ATTRIBUTES_BYTES = 64 * 1024
 MAX_DESCRIPTION_CHARS = 1000
 
 METRICS = {
@@ -58,6 +61,8 @@ BUILD_PARAMETERS: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {
     "DISKANN": {},
     "AUTOINDEX": {},
 }
+# Of one search: the most of each.
+SEARCH_PARAMETERS: Mapping[str, int] = {"ef": 32_768, "nprobe": 65_536, "search_list": 65_535}
 _INDEX_PREFIX = "INDEX_TYPE_"
 
 
@@ -82,55 +87,63 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             index=self._index(request.index),
             description=request.description,
         )
-        return pb.CreateVectorCollectionResponse(collection=_collection(await self._store.create(wanted)))
+        return pb.CreateVectorCollectionResponse(collection=_collection(await self._store.catalog.create(wanted)))
 
     async def GetVectorCollection(
         self, request: pb.GetVectorCollectionRequest, context: Context
     ) -> pb.GetVectorCollectionResponse:
-        found = await self._store.get(check_collection(request.collection))
-        count = await self._store.count(found.id, Consistency.STRONG) if request.include_count else 0
+        found = await self._store.catalog.get(check_collection(request.collection))
+        count = await self._store.count(found.id, None, Consistency.STRONG) if request.include_count else 0
         return pb.GetVectorCollectionResponse(collection=_collection(found, count))
 
     async def ListVectorCollections(
         self, request: pb.ListVectorCollectionsRequest, context: Context
     ) -> pb.ListVectorCollectionsResponse:
-        size = page_size(request.page_size)
-        found = await self._store.collections(page_start(request.page_token), size + 1)
+        size, after = page_size(request.page_size), page_start(request.page_token)
+        ids = [each for each in await self._store.catalog.ids() if each > after]
+        found = []
+        for each in ids[:size]:
+            with contextlib.suppress(CollectionNotFound):  # it goes or comes right now
+                found.append(await self._store.catalog.get(each))
         return pb.ListVectorCollectionsResponse(
-            collections=[_collection(each) for each in found[:size]],
-            next_page_token=page_token(found[size - 1].id) if len(found) > size else "",
+            collections=[_collection(each) for each in found],
+            next_page_token=page_token(ids[size - 1]) if len(ids) > size else "",
         )
 
     async def DropVectorCollection(
         self, request: pb.DropVectorCollectionRequest, context: Context
     ) -> pb.DropVectorCollectionResponse:
-        return pb.DropVectorCollectionResponse(dropped=await self._store.drop(check_collection(request.collection)))
+        dropped = await self._store.catalog.drop(check_collection(request.collection))
+        return pb.DropVectorCollectionResponse(dropped=dropped)
 
     async def UpsertVectors(self, request: pb.UpsertVectorsRequest, context: Context) -> pb.UpsertVectorsResponse:
         check_count(request.records, "records", MAX_RECORDS)
         records = [_to_record(record, f"records[{place}]") for place, record in enumerate(request.records)]
         check_distinct([record.image_id for record in records], "records.image_id")
-        await self._store.upsert(check_collection(request.collection), Fingerprint.from_message(request.model), records)
-        return pb.UpsertVectorsResponse()
+        model = Fingerprint.from_message(request.model)
+        found = await self._store.upsert(check_collection(request.collection), model, records)
+        return pb.UpsertVectorsResponse(rebuild_model=found.rebuild.model.to_message() if found.rebuild else None)
 
     async def DeleteVectors(self, request: pb.DeleteVectorsRequest, context: Context) -> pb.DeleteVectorsResponse:
-        await self._store.delete(check_collection(request.collection), check_image_ids(request.image_ids))
+        image_ids = check_image_ids(request.image_ids)
+        await self._store.delete(check_collection(request.collection), image_ids, request.rebuild_only)
         return pb.DeleteVectorsResponse()
 
     async def SearchVectors(self, request: pb.SearchVectorsRequest, context: Context) -> pb.SearchVectorsResponse:
-        _no_filter(request)
         check_count(request.queries, "queries", MAX_QUERIES)
         check_range(request.top_k, "top_k", 1, MAX_TOP_K)
-        parameters = {field.name: value for field, value in request.parameters.ListFields() if isinstance(value, int)}
         results = await self._store.search(
             check_collection(request.collection),
             Fingerprint.from_message(request.model),
-            [np.array(query.values, dtype=np.float32) for query in request.queries],
-            request.top_k,
-            parameters=parameters,
-            exact=request.exact,
-            with_vectors=request.include_embeddings,
-            consistency=_consistency(request.consistency),
+            Search(
+                [np.array(query.values, dtype=np.float32) for query in request.queries],
+                request.top_k,
+                where=_where(request),
+                parameters=_search_parameters(request.parameters),
+                exact=request.exact,
+                with_vectors=request.include_embeddings,
+                consistency=_consistency(request.consistency),
+            ),
         )
         least = request.min_score if request.HasField("min_score") else -math.inf
         return pb.SearchVectorsResponse(
@@ -143,18 +156,20 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             check_image_ids(request.image_ids),
             request.include_embeddings,
             _consistency(request.consistency),
+            request.rebuild,
         )
         return pb.GetVectorsResponse(records=[_from_record(record) for record in records])
 
     async def ListVectors(self, request: pb.ListVectorsRequest, context: Context) -> pb.ListVectorsResponse:
-        _no_filter(request)
         size = page_size(request.page_size)
         records = await self._store.page(
             check_collection(request.collection),
             page_start(request.page_token),
             size + 1,
+            _where(request),
             request.include_embeddings,
             _consistency(request.consistency),
+            request.rebuild,
         )
         return pb.ListVectorsResponse(
             records=[_from_record(record) for record in records[:size]],
@@ -162,9 +177,25 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         )
 
     async def CountVectors(self, request: pb.CountVectorsRequest, context: Context) -> pb.CountVectorsResponse:
-        _no_filter(request)
-        count = await self._store.count(check_collection(request.collection), _consistency(request.consistency))
+        collection = check_collection(request.collection)
+        count = await self._store.count(collection, _where(request), _consistency(request.consistency))
         return pb.CountVectorsResponse(count=count)
+
+    async def BeginRebuild(self, request: pb.BeginRebuildRequest, context: Context) -> pb.BeginRebuildResponse:
+        found = await self._store.catalog.begin_rebuild(
+            check_collection(request.collection),
+            Fingerprint.from_message(request.model),
+            self._index(request.index) if request.HasField("index") else None,
+        )
+        return pb.BeginRebuildResponse(collection=_collection(found))
+
+    async def CommitRebuild(self, request: pb.CommitRebuildRequest, context: Context) -> pb.CommitRebuildResponse:
+        found = await self._store.catalog.commit_rebuild(check_collection(request.collection))
+        return pb.CommitRebuildResponse(collection=_collection(found))
+
+    async def AbortRebuild(self, request: pb.AbortRebuildRequest, context: Context) -> pb.AbortRebuildResponse:
+        await self._store.catalog.abort_rebuild(check_collection(request.collection))
+        return pb.AbortRebuildResponse()
 
     async def GetVectorStore(self, request: pb.GetVectorStoreRequest, context: Context) -> pb.GetVectorStoreResponse:
         return pb.GetVectorStoreResponse(
@@ -189,9 +220,15 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         return Index(name, {key: given.get(field, default) for field, (key, default, _, _) in allowed.items()})
 
 
-def _no_filter(request: Any) -> None:
-    if request.HasField("filter"):
-        raise NotBuiltYet("filter")
+def _where(request: Any) -> Condition | None:
+    return read_filter(request.filter) if request.HasField("filter") else None
+
+
+def _search_parameters(message: types_pb2.SearchParameters) -> dict[str, int]:
+    given = {field.name: int(value) for field, value in message.ListFields()}
+    for name, value in given.items():
+        check_range(value, f"parameters.{name}", 1, SEARCH_PARAMETERS[name])
+    return given
 
 
 def _consistency(value: types_pb2.Consistency.ValueType) -> Consistency:
@@ -214,16 +251,17 @@ def _collection(found: VectorCollection, count: int = 0) -> pb.VectorCollection:
         vector_count=count,
         create_time=create_time,
         description=found.description,
+        rebuild_model=found.rebuild.model.to_message() if found.rebuild else None,
     )
 
 
 def _to_record(message: pb.VectorRecord, field: str) -> Record:
-    if message.attributes.ByteSize() > MAX_ATTRIBUTES_BYTES:
-        raise InvalidField(f"{field}.attributes", f"must have at most {MAX_ATTRIBUTES_BYTES:,} bytes")
     return Record(
         check_image_id(message.image_id, f"{field}.image_id"),
         np.array(message.embedding.values, dtype=np.float32),
-        json_format.MessageToDict(message.attributes),
+        json_format.MessageToDict(check_attributes(message.attributes, f"{field}.attributes")),
+        content_sha256=check_sha256(message.content_sha256, f"{field}.content_sha256"),
+        restored=message.restored,
     )
 
 
@@ -234,7 +272,13 @@ def _struct(attributes: Mapping[str, Any]) -> struct_pb2.Struct:
 
 
 def _from_record(record: Record) -> pb.VectorRecord:
-    message = pb.VectorRecord(image_id=record.image_id, attributes=_struct(record.attributes))
+    message = pb.VectorRecord(
+        image_id=record.image_id,
+        attributes=_struct(record.attributes),
+        content_sha256=record.content_sha256,
+        model_sha256=record.model_sha256,
+        restored=record.restored,
+    )
     if record.vector is not None:
         message.embedding.values.extend(record.vector.tolist())
     return message

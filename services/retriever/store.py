@@ -1,28 +1,26 @@
-"""The vector store: collections of vectors with attributes, under the model guard."""
+"""The vector store: vectors with attributes, under the model guard."""
 
 from __future__ import annotations
 
-import re
 import secrets
-import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import structlog
 
-from services.common.errors import CollectionExists, CollectionNotFound, InvalidField, ModelMismatch
+from services.common.errors import InvalidField
 from services.common.fingerprint import Fingerprint
+from services.retriever.catalog import Catalog
+from services.retriever.filters.conditions import Condition
+from services.retriever.filters.expression import expression
+from services.retriever.filters.matching import matches
 from services.retriever.flushing import IdleFlush
-from services.retriever.milvus import ATTRIBUTES, KEY, MAX_TOP_K, VECTOR, Milvus, NoSuchCollection, NotLoaded, any_of
-from services.retriever.records import Attributes, Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
+from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, any_of
+from services.retriever.milvus import MAX_TOP_K, Milvus
+from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
+from services.retriever.rows import attributes_of, fields, hit, hit_key, record, row
 
-log = structlog.get_logger()
-
-# Collections are reached by an alias, their id; the physical name has a capital letter, which no id has.
-_PHYSICAL = re.compile(r"([a-z][a-z0-9_]{0,62})_G[0-9a-f]{8}")
-# Settings never change under one physical name; the alias may move to another one.
-SETTINGS_SECONDS = 2.0
 SCAN_PAGE = 1000
 TIE = 1e-6
 
@@ -31,12 +29,25 @@ class StoreDisagrees(Exception):
     """The connected Milvus does not compute what this service relies on."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """What is asked of a collection: the `top_k` nearest of each query [dim], of those for which `where` holds."""
+
+    queries: Sequence[Vector]
+    top_k: int
+    where: Condition | None = None
+    parameters: dict[str, int] | None = None
+    exact: bool = False
+    with_vectors: bool = False
+    consistency: Consistency = Consistency.BOUNDED
+
+
 class VectorStore:
-    """All operations of the retriever over one Milvus."""
+    """All operations on vectors over one Milvus."""
 
     def __init__(self, milvus: Milvus) -> None:
         self._milvus = milvus
-        self._known: dict[str, tuple[float, VectorCollection]] = {}
+        self.catalog = Catalog(milvus)
         self.kind = "milvus-lite" if milvus.is_lite else "milvus"
         self._idle_flush = IdleFlush(milvus.flush) if milvus.is_lite else None
 
@@ -48,160 +59,92 @@ class VectorStore:
     async def version(self) -> str:
         return await self._milvus.version()
 
-    async def create(self, wanted: VectorCollection) -> VectorCollection:
-        """Raises CollectionExists."""
-        try:
-            await self._milvus.describe(wanted.id)
-        except NoSuchCollection:
-            pass
-        else:
-            raise CollectionExists(wanted.id)
-        made = wanted.at(f"{wanted.id}_G{secrets.token_hex(4)}")
-        await self._milvus.create(made.physical, made.model.dim, made.metric, made.index, made.to_json())
-        try:
-            await self._milvus.create_alias(made.physical, made.id)
-        except Exception:
-            await self._milvus.drop(made.physical)  # somebody else was faster, or Milvus is in trouble
-            await self._describe(made.id)
-            raise CollectionExists(made.id) from None
-        return await self.get(made.id)
+    async def count(self, collection: str, where: Condition | None, consistency: Consistency) -> int:
+        found = await self.catalog.get(collection)
+        if where is not None and self._milvus.is_lite:
+            return len(await self._matching(found, where, consistency))
+        return int(await self.catalog.on(found, self._milvus.count, _expression(where), consistency.value))
 
-    async def get(self, collection: str) -> VectorCollection:
-        """Raises CollectionNotFound."""
-        known = self._known.get(collection)
-        if known and time.monotonic() - known[0] < SETTINGS_SECONDS:
-            return known[1]
-        found = await self._describe(collection)
-        self._known[collection] = (time.monotonic(), found)
-        return found
-
-    async def collections(self, after: str, size: int) -> list[VectorCollection]:
-        """The `size` collections whose ids come after `after`."""
-        matches = map(_PHYSICAL.fullmatch, await self._milvus.collections())
-        ids = sorted({match.group(1) for match in matches if match})
-        page: list[VectorCollection] = []
-        for collection in ids:
-            if collection > after and len(page) < size:
-                try:
-                    page.append(await self._describe(collection))
-                except CollectionNotFound:
-                    continue  # it goes or comes right now
-        return page
-
-    async def drop(self, collection: str) -> bool:
-        """Whether there was one. The alias goes first: from then on nobody finds the collection."""
-        try:
-            found = await self._describe(collection)
-        except CollectionNotFound:
-            return False
-        self._known.pop(collection, None)
-        await self._milvus.drop_alias(collection)
-        await self._milvus.drop(found.physical)
-        return True
-
-    async def count(self, collection: str, consistency: Consistency) -> int:
-        return int(await self._on(await self.get(collection), self._milvus.count, consistency.value))
-
-    async def upsert(self, collection: str, model: Fingerprint, records: Sequence[Record]) -> None:
-        """Adds or replaces. Raises CollectionNotFound, ModelMismatch, InvalidField."""
-        found = await self._guarded(collection, model)
-        rows = []
-        for place, record in enumerate(records):
-            vector = _checked(record.vector, found.model.dim, f"records[{place}].embedding")
-            rows.append({KEY: record.image_id, VECTOR: vector, ATTRIBUTES: dict(record.attributes)})
-        await self._on(found, self._milvus.upsert, rows)
-        if self._idle_flush is not None:
-            self._idle_flush.wrote(found.physical, len(rows))
-
-    async def delete(self, collection: str, image_ids: Sequence[str]) -> None:
-        await self._on(await self.get(collection), self._milvus.delete, any_of(image_ids))
-
-    async def fetch(
-        self, collection: str, image_ids: Sequence[str], with_vectors: bool, consistency: Consistency
-    ) -> list[Record]:
-        """Those of `image_ids` that are there, in their order."""
-        found = await self.get(collection)
-        rows = await self._on(found, self._milvus.query, any_of(image_ids), _fields(with_vectors), consistency.value)
-        by_id = {row[KEY]: row for row in rows}
-        return [_record(by_id[image_id], with_vectors) for image_id in image_ids if image_id in by_id]
-
-    async def page(
-        self, collection: str, after: str, size: int, with_vectors: bool, consistency: Consistency
-    ) -> list[Record]:
-        """The records with the `size` smallest ids after `after`."""
-        found = await self.get(collection)
-        rows = await self._on(found, self._milvus.page, after, size, _fields(with_vectors), consistency.value)
-        return [_record(row, with_vectors) for row in rows]
-
-    async def search(
-        self,
-        collection: str,
-        model: Fingerprint,
-        queries: Sequence[Vector],
-        top_k: int,
-        *,
-        parameters: dict[str, int],
-        exact: bool,
-        with_vectors: bool,
-        consistency: Consistency,
-    ) -> list[list[Hit]]:
-        """The `top_k` nearest of each query, best first, ties by id.
+    async def upsert(self, collection: str, model: Fingerprint, records: Sequence[Record]) -> VectorCollection:
+        """Adds or replaces; the collection as it is then, which may have a generation more to write to.
 
         Raises CollectionNotFound, ModelMismatch, InvalidField.
         """
-        found = await self._guarded(collection, model)
-        vectors = [_checked(query, model.dim, f"queries[{place}]") for place, query in enumerate(queries)]
-        if exact and found.index.type != "FLAT":
-            return await self._scan(found, vectors, top_k, with_vectors, consistency)
-        limit = min(top_k + 1, MAX_TOP_K)
-        results = await self._ask(found, vectors, limit, parameters, with_vectors, consistency)
+        found = await self.catalog.guarded(collection, model, writing=True)
+        rows = []
+        for place, each in enumerate(records):
+            vector = _checked(each.vector, found.model.dim, f"records[{place}].embedding")
+            rows.append(row(each, vector, model))
+        await self.catalog.on(found, self._milvus.upsert, rows)
+        if self._idle_flush is not None:
+            self._idle_flush.wrote(found.physical, len(rows))
+        return await self.catalog.get(collection)
+
+    async def delete(self, collection: str, image_ids: Sequence[str], rebuild_only: bool = False) -> None:
+        """From every generation, or from the next one alone."""
+        if not rebuild_only:
+            found = await self.catalog.get(collection)
+            await self.catalog.on(found, self._milvus.delete, any_of(image_ids))
+        if (following := (await self.catalog.get(collection)).rebuild) is not None:
+            await self.catalog.on(following, self._milvus.delete, any_of(image_ids))
+
+    async def fetch(
+        self,
+        collection: str,
+        image_ids: Sequence[str],
+        with_vectors: bool,
+        consistency: Consistency,
+        rebuild: bool = False,
+    ) -> list[Record]:
+        """Those of `image_ids` that are there, in their order."""
+        found = await self._generation(collection, rebuild)
+        rows = await self.catalog.on(
+            found, self._milvus.query, any_of(image_ids), fields(with_vectors), consistency.value
+        )
+        by_id = {each[KEY]: record(each, with_vectors) for each in rows}
+        return [by_id[image_id] for image_id in image_ids if image_id in by_id]
+
+    async def page(
+        self,
+        collection: str,
+        last: str,
+        size: int,
+        where: Condition | None,
+        with_vectors: bool,
+        consistency: Consistency,
+        rebuild: bool = False,
+    ) -> list[Record]:
+        """The records with the `size` smallest ids after `last`."""
+        found = await self._generation(collection, rebuild)
+        page: list[Record] = []
+        # A page of the store has what is left to find, which is all of it, but on Lite.
+        async for rows in self._pages(found, last, size, where, with_vectors, consistency):
+            page.extend(record(each, with_vectors) for each in rows)
+            if len(page) >= size:
+                break
+        return page[:size]
+
+    async def search(self, collection: str, model: Fingerprint, wanted: Search) -> list[list[Hit]]:
+        """The hits of each query, best first, ties by id.
+
+        Raises CollectionNotFound, ModelMismatch, InvalidField.
+        """
+        found = await self.catalog.guarded(collection, model)
+        vectors = [_checked(query, model.dim, f"queries[{place}]") for place, query in enumerate(wanted.queries)]
+        if wanted.exact and found.index.type != "FLAT":
+            return await self._scan(found, vectors, wanted)
+        chosen = await self._chosen(found, wanted)
+        if chosen is None:
+            return [[] for _ in vectors]
+        limit = min(wanted.top_k + 1, MAX_TOP_K)
+        results = await self._ask(found, vectors, limit, chosen, wanted)
         for place, vector in enumerate(vectors):
             # One more than asked for was fetched. Where the cut goes through a tie, the ids must decide: fetch more.
             wider = limit
-            while _tied_at_cut(results[place], top_k, wider) and wider < MAX_TOP_K:
+            while _tied_at_cut(results[place], wanted.top_k, wider) and wider < MAX_TOP_K:
                 wider = min(wider * 2, MAX_TOP_K)
-                [results[place]] = await self._ask(found, [vector], wider, parameters, with_vectors, consistency)
-        return [sorted(hits, key=lambda hit: hit.place)[:top_k] for hits in results]
-
-    async def _ask(
-        self,
-        found: VectorCollection,
-        vectors: Sequence[Vector],
-        limit: int,
-        parameters: dict[str, int],
-        with_vectors: bool,
-        consistency: Consistency,
-    ) -> list[list[Hit]]:
-        fields = [ATTRIBUTES, VECTOR] if with_vectors else [ATTRIBUTES]
-        chosen = search_parameters(found.index.type, parameters, limit)
-        answers = await self._on(
-            found, self._milvus.search, list(vectors), limit, found.metric, chosen, fields, consistency.value
-        )
-        return [[_hit(row, found.metric, with_vectors) for row in rows] for rows in answers]
-
-    async def _scan(
-        self,
-        found: VectorCollection,
-        vectors: Sequence[Vector],
-        top_k: int,
-        with_vectors: bool,
-        consistency: Consistency,
-    ) -> list[list[Hit]]:
-        """Compares every vector, a page at a time, keeping the best of each query."""
-        queries = np.stack(vectors)
-        best: list[list[Hit]] = [[] for _ in vectors]
-        after = ""
-        while rows := await self._on(found, self._milvus.page, after, SCAN_PAGE, _fields(True), consistency.value):
-            after = rows[-1][KEY]
-            scores = queries @ np.array([row[VECTOR] for row in rows], dtype=np.float32).T
-            for kept, row_scores in zip(best, scores, strict=True):
-                kept.extend(
-                    Hit(row[KEY], float(score), row[ATTRIBUTES], row[VECTOR] if with_vectors else None)
-                    for row, score in zip(rows, row_scores, strict=True)
-                )
-                kept.sort(key=lambda hit: hit.place)
-                del kept[top_k:]
-        return best
+                [results[place]] = await self._ask(found, [vector], wider, chosen, wanted)
+        return [sorted(hits, key=lambda each: each.place)[: wanted.top_k] for hits in results]
 
     async def close(self) -> None:
         if self._idle_flush is not None:
@@ -226,41 +169,84 @@ class VectorStore:
                 3,
                 Metric.INNER_PRODUCT,
                 {},
+                "",
                 [],
                 Consistency.STRONG.value,
             )
         finally:
             await self._milvus.drop(name)
-        scores = [(_key(row), round(float(row["distance"]), 4)) for row in answer]
+        scores = [(hit_key(each), round(float(each["distance"]), 4)) for each in answer]
         if scores != [("same", 1.0), ("oblique", 0.6), ("opposite", -1.0)]:
             raise StoreDisagrees(f"inner products of known vectors came back as {scores}")
 
-    async def _describe(self, collection: str) -> VectorCollection:
-        try:
-            physical, settings = await self._milvus.describe(collection)
-        except NoSuchCollection:
-            raise CollectionNotFound(collection) from None
-        if settings is None or not _PHYSICAL.fullmatch(physical):
-            raise CollectionNotFound(collection)  # somebody else's collection on the same Milvus
-        return VectorCollection.from_json(collection, physical, settings)
+    async def _generation(self, collection: str, rebuild: bool) -> VectorCollection:
+        found = await self.catalog.get(collection)
+        if rebuild and found.rebuild is None:
+            raise InvalidField("rebuild", f"{collection} is not being re-embedded")
+        return found.rebuild if rebuild and found.rebuild is not None else found
 
-    async def _guarded(self, collection: str, model: Fingerprint) -> VectorCollection:
-        found = await self.get(collection)
-        if found.model != model:
-            raise ModelMismatch(collection, str(found.model), str(model))
-        return found
+    async def _pages(
+        self,
+        found: VectorCollection,
+        last: str,
+        size: int,
+        where: Condition | None,
+        with_vectors: bool,
+        consistency: Consistency,
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Rows after the key `last`, in order, up to `size` at a time; a page may be empty where others follow."""
+        asked = "" if self._milvus.is_lite else _expression(where)
+        while rows := await self.catalog.on(
+            found, self._milvus.page, last, size, asked, fields(with_vectors), consistency.value
+        ):
+            last = rows[-1][KEY]
+            if where is not None and self._milvus.is_lite:
+                rows = [each for each in rows if matches(where, attributes_of(each))]
+            yield rows
 
-    async def _on(self, found: VectorCollection, operation: Any, *args: Any) -> Any:
-        """An operation on the physical collection. Where that is gone, so is what is known of its settings."""
-        try:
-            try:
-                return await operation(found.physical, *args)
-            except NotLoaded:
-                await self._milvus.load(found.physical)
-                return await operation(found.physical, *args)
-        except NoSuchCollection:
-            self._known.pop(found.id, None)
-            raise CollectionNotFound(found.id) from None
+    async def _matching(self, found: VectorCollection, where: Condition, consistency: Consistency) -> list[str]:
+        pages = self._pages(found, "", SCAN_PAGE, where, False, consistency)
+        return [each[KEY] async for rows in pages for each in rows]
+
+    async def _chosen(self, found: VectorCollection, wanted: Search) -> str | None:
+        """The expression for the rows among which to search; None where there are none."""
+        if wanted.where is None or not self._milvus.is_lite:
+            return _expression(wanted.where)
+        image_ids = await self._matching(found, wanted.where, wanted.consistency)
+        return any_of(image_ids) if image_ids else None
+
+    async def _ask(
+        self, found: VectorCollection, vectors: Sequence[Vector], limit: int, chosen: str, wanted: Search
+    ) -> list[list[Hit]]:
+        answers = await self.catalog.on(
+            found,
+            self._milvus.search,
+            list(vectors),
+            limit,
+            found.metric,
+            search_parameters(found.index.type, wanted.parameters or {}, limit),
+            chosen,
+            [ATTRIBUTES, VECTOR] if wanted.with_vectors else [ATTRIBUTES],
+            wanted.consistency.value,
+        )
+        return [[hit(each, found.metric, wanted.with_vectors) for each in rows] for rows in answers]
+
+    async def _scan(self, found: VectorCollection, vectors: Sequence[Vector], wanted: Search) -> list[list[Hit]]:
+        """Compares every vector, a page at a time, keeping the best of each query."""
+        queries = np.stack(vectors)
+        best: list[list[Hit]] = [[] for _ in vectors]
+        async for rows in self._pages(found, "", SCAN_PAGE, wanted.where, True, wanted.consistency):
+            if not rows:
+                continue
+            scores = queries @ np.array([each[VECTOR] for each in rows], dtype=np.float32).T
+            for kept, row_scores in zip(best, scores, strict=True):
+                kept.extend(
+                    Hit(each[KEY], float(score), attributes_of(each), each[VECTOR] if wanted.with_vectors else None)
+                    for each, score in zip(rows, row_scores, strict=True)
+                )
+                kept.sort(key=lambda each: each.place)
+                del kept[wanted.top_k :]
+        return best
 
 
 def search_parameters(index_type: str, given: dict[str, int], limit: int) -> dict[str, int]:
@@ -274,29 +260,12 @@ def search_parameters(index_type: str, given: dict[str, int], limit: int) -> dic
     return {}
 
 
+def _expression(where: Condition | None) -> str:
+    return "" if where is None else expression(where)
+
+
 def _tied_at_cut(hits: list[Hit], top_k: int, limit: int) -> bool:
     return len(hits) == limit > top_k and hits[top_k - 1].score - hits[-1].score < TIE
-
-
-def _fields(with_vectors: bool) -> list[str]:
-    return [KEY, ATTRIBUTES, VECTOR] if with_vectors else [KEY, ATTRIBUTES]
-
-
-def _key(row: dict[str, Any]) -> str:
-    return str(row["entity"].get(KEY) or row.get(KEY) or row["id"])
-
-
-def _record(row: dict[str, Any], with_vectors: bool) -> Record:
-    attributes: Attributes = row[ATTRIBUTES]
-    return Record(row[KEY], np.array(row[VECTOR], dtype=np.float32) if with_vectors else None, attributes)
-
-
-def _hit(row: dict[str, Any], metric: Metric, with_vectors: bool) -> Hit:
-    value = float(row["distance"])
-    score = 1.0 - value / 2.0 if metric is Metric.L2 else value
-    entity = row["entity"]
-    vector = np.array(entity[VECTOR], dtype=np.float32) if with_vectors else None
-    return Hit(_key(row), score, entity[ATTRIBUTES], vector)
 
 
 def _checked(vector: Vector | None, dim: int, field: str) -> Vector:

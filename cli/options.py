@@ -1,0 +1,12 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Gateway = Annotated[str, typer.Option(envvar="WENTU_GATEWAY", help="Address of the gateway.")]
+Collection = Annotated[str, typer.Option("--collection", "-c", envvar="WENTU_COLLECTION", help="The collection.")]
+GATEWAY = "127.0.0.1:50050"
+COLLECTION = "pictures"

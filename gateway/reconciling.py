@@ -1,0 +1,197 @@
+"""Comparing both stores, and repairing what an interruption left.
+
+What looks wrong may be a write that is under way: each finding is looked at again a moment later, and bytes are removed
+only once they are older than any write can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.clients import Clients
+from gateway.encoding import batches, encode_patiently
+from gateway.listing import blobs_of, side_by_side, vectors_of
+from gateway.settings import GatewaySettings
+from protos import admin_pb2 as pb
+from protos import retriever_pb2, types_pb2
+from services.common.errors import WentuError, WriteUnderWay
+from services.common.fingerprint import Fingerprint
+from services.common.ids import check_collection
+from services.common.wire_errors import from_item_error, item_error
+
+log = structlog.get_logger()
+
+# A write that was between its two stores at the first look is done by the second.
+SECOND_LOOK_SECONDS = 1.0
+LOOK_AT_ONCE = 500
+TELL_EVERY = 1000
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is wrong with a picture, and what both stores have of it."""
+
+    image_id: str
+    kind: pb.FindingKind.ValueType
+    info: types_pb2.ImageInfo | None
+    record: retriever_pb2.VectorRecord | None
+
+
+def _kind(
+    model: Fingerprint, info: types_pb2.ImageInfo | None, record: retriever_pb2.VectorRecord | None
+) -> pb.FindingKind.ValueType | None:
+    """What is wrong; None where nothing is. A vector of which nobody said what it was made from passes."""
+    if record is None:
+        return pb.FINDING_KIND_ORPHANED_BYTES if info is not None else None
+    if info is None:
+        return pb.FINDING_KIND_MISSING_BYTES
+    if record.model_sha256 not in ("", model.checkpoint_sha256):
+        return pb.FINDING_KIND_WRONG_MODEL
+    return pb.FINDING_KIND_STALE_VECTOR if record.content_sha256 not in ("", info.sha256) else None
+
+
+class Reconciler:
+    """Compares and repairs collections."""
+
+    def __init__(self, clients: Clients, settings: GatewaySettings) -> None:
+        self._clients = clients
+        self._settings = settings
+        # Bytes of a write that is under way can stand alone for so long: one call to the retriever, and its retries.
+        self._write_seconds = 2 * settings.timeout_seconds
+
+    async def run(self, request: pb.ReconcileRequest) -> AsyncIterator[pb.ReconcileResponse]:
+        """Findings as they are found and dealt with; the last message has the count. Raises CollectionNotFound."""
+        collection = check_collection(request.collection)
+        model = Fingerprint.from_message((await self._clients.known_collection(collection, fresh=True)).model)
+        checked = 0
+        odd: list[str] = []
+        pairs = side_by_side(blobs_of(self._clients, collection), vectors_of(self._clients, collection))
+        async for image_id, info, record in pairs:
+            checked += 1
+            if _kind(model, info, record) is not None:
+                odd.append(image_id)
+            if len(odd) == LOOK_AT_ONCE:
+                async for answer in self.settle(collection, odd, request):
+                    yield answer
+                odd.clear()
+            if checked % TELL_EVERY == 0:
+                yield pb.ReconcileResponse(checked_count=checked)
+        async for answer in self.settle(collection, odd, request):
+            yield answer
+        yield pb.ReconcileResponse(checked_count=checked)
+
+    async def settle(
+        self, collection: str, image_ids: Sequence[str], request: pb.ReconcileRequest
+    ) -> AsyncIterator[pb.ReconcileResponse]:
+        """Looks at these again, and repairs what is still wrong."""
+        if not image_ids:
+            return
+        await asyncio.sleep(SECOND_LOOK_SECONDS)
+        model = Fingerprint.from_message((await self._clients.known_collection(collection)).model)
+        found = await self._look(collection, model, image_ids)
+        if request.dry_run:
+            for each in found:
+                yield pb.ReconcileResponse(image_id=each.image_id, kind=each.kind)
+            return
+        without_bytes = [each for each in found if each.kind == pb.FINDING_KIND_MISSING_BYTES]
+        orphans = [each for each in found if each.kind == pb.FINDING_KIND_ORPHANED_BYTES]
+        removable = orphans if request.remove_orphans else []
+        to_encode = [each for each in found if each not in without_bytes and each not in removable]
+        for answer in await self._remove_vectors(collection, without_bytes):
+            yield answer
+        for answer in await self._remove_bytes(collection, removable):
+            yield answer
+        for batch in batches(to_encode, _size, self._settings):
+            for answer in await self._encode(collection, model, batch):
+                yield answer
+
+    async def _look(self, collection: str, model: Fingerprint, image_ids: Sequence[str]) -> list[_Found]:
+        # Vectors first: a write that comes between the two reads leaves bytes that are younger than its vector, never
+        # a vector without bytes.
+        records = {
+            record.image_id: record
+            for record in await self._clients.get_vectors(collection, image_ids, embeddings=False, strong=True)
+        }
+        infos = {blob.info.image_id: blob.info for blob in await self._clients.get_blobs(collection, image_ids)}
+        found = []
+        for image_id in image_ids:
+            info, record = infos.get(image_id), records.get(image_id)
+            if (kind := _kind(model, info, record)) is not None:
+                found.append(_Found(image_id, kind, info, record))
+        return found
+
+    async def _remove_vectors(self, collection: str, found: Sequence[_Found]) -> list[pb.ReconcileResponse]:
+        if not found:
+            return []
+        try:
+            await self._clients.delete_vectors(collection, [each.image_id for each in found])
+        except WentuError as error:
+            return [_failed(each, error) for each in found]
+        return [_repaired(each) for each in found]
+
+    async def _remove_bytes(self, collection: str, found: Sequence[_Found]) -> list[pb.ReconcileResponse]:
+        oldest = time.time() - self._write_seconds
+        old = [each for each in found if each.info is not None and each.info.create_time.ToNanoseconds() / 1e9 < oldest]
+        answers = [
+            _failed(each, WriteUnderWay(f"bytes younger than {self._write_seconds:g} s may still get their vector"))
+            for each in found
+            if each not in old
+        ]
+        if old:
+            try:
+                await self._clients.delete_blobs(collection, [each.image_id for each in old])
+            except WentuError as error:
+                return answers + [_failed(each, error) for each in old]
+        return answers + [_repaired(each) for each in old]
+
+    async def _encode(self, collection: str, model: Fingerprint, found: Sequence[_Found]) -> list[pb.ReconcileResponse]:
+        """Gives the bytes a vector. Their attributes stay as far as they are known."""
+        try:
+            image_ids = [each.image_id for each in found]
+            blobs = {
+                blob.info.image_id: blob for blob in await self._clients.get_blobs(collection, image_ids, data=True)
+            }
+            there = [each for each in found if each.image_id in blobs]
+            encoded = await encode_patiently(self._clients, model, [blobs[each.image_id].data for each in there])
+            # What was repaired meanwhile, by the write itself, knows more.
+            still = {each.image_id: each for each in await self._look(collection, model, image_ids)}
+            answers, records = [], []
+            for each, result in zip(there, encoded.results, strict=True):
+                if result.WhichOneof("outcome") == "error":
+                    answers.append(_failed(each, from_item_error(result.error)))
+                elif each.image_id in still and still[each.image_id].kind == each.kind:
+                    records.append(
+                        retriever_pb2.VectorRecord(
+                            image_id=each.image_id,
+                            embedding=result.embedding,
+                            attributes=each.record.attributes if each.record is not None else None,
+                            content_sha256=blobs[each.image_id].info.sha256,
+                            restored=each.kind != pb.FINDING_KIND_WRONG_MODEL,
+                        )
+                    )
+                    answers.append(_repaired(each))
+            if records:
+                await self._clients.upsert_vectors(
+                    retriever_pb2.UpsertVectorsRequest(collection=collection, records=records, model=encoded.model)
+                )
+        except WentuError as error:
+            return [_failed(each, error) for each in found]
+        return answers
+
+
+def _size(found: _Found) -> int:
+    return found.info.size_bytes if found.info is not None else 0
+
+
+def _repaired(found: _Found) -> pb.ReconcileResponse:
+    return pb.ReconcileResponse(image_id=found.image_id, kind=found.kind, repaired=True)
+
+
+def _failed(found: _Found, error: WentuError) -> pb.ReconcileResponse:
+    log.warning("not repaired", image_id=found.image_id, problem=error.message)
+    return pb.ReconcileResponse(image_id=found.image_id, kind=found.kind, error=item_error(error))

@@ -1,0 +1,1 @@
+"""Conditions on attributes: what they mean, and how each kind of store is asked."""

@@ -1,0 +1,162 @@
+"""What interruptions leave, made by hand, and its repair; on both pairs of stores."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import grpc
+import pytest
+
+from protos import admin_pb2, errors_pb2, imagestore_pb2, imagestore_pb2_grpc, types_pb2
+from protos import search_pb2 as pb
+from tests.pictures import gallery, noise
+from tests.system import CALL_SECONDS, System
+
+ORPHANED, MISSING, STALE = (
+    admin_pb2.FINDING_KIND_ORPHANED_BYTES,
+    admin_pb2.FINDING_KIND_MISSING_BYTES,
+    admin_pb2.FINDING_KIND_STALE_VECTOR,
+)
+
+
+def put(system: System, collection: str, image_id: str, data: bytes) -> None:
+    """Into the image store alone, as an import does that is cut off there."""
+    blob = imagestore_pb2.BlobUpload(image_id=image_id, data=data, media_type="image/png", width=64, height=64)
+    with grpc.insecure_channel(f"127.0.0.1:{system.port + 3}") as channel:
+        stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+        stub.PutBlobs(imagestore_pb2.PutBlobsRequest(collection=collection, blobs=[blob]), timeout=CALL_SECONDS)
+
+
+def lose(system: System, collection: str, image_id: str) -> None:
+    """From the image store alone."""
+    with grpc.insecure_channel(f"127.0.0.1:{system.port + 3}") as channel:
+        stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+        request = imagestore_pb2.DeleteBlobsRequest(collection=collection, image_ids=[image_id])
+        stub.DeleteBlobs(request, timeout=CALL_SECONDS)
+
+
+def reconcile(system: System, collection: str, **options: bool) -> dict[str, admin_pb2.ReconcileResponse]:
+    request = admin_pb2.ReconcileRequest(collection=collection, **options)
+    answers = list(system.client.admin.Reconcile(request, timeout=CALL_SECONDS))
+    assert not answers[-1].image_id
+    return {answer.image_id: answer for answer in answers if answer.image_id}
+
+
+def details(system: System, collection: str, *image_ids: str) -> list[pb.ImageDetails]:
+    request = pb.GetImageDetailsRequest(collection=collection, image_ids=image_ids, include_embeddings=True)
+    return list(system.client.images.GetImageDetails(request, timeout=CALL_SECONDS).images)
+
+
+@pytest.fixture
+def damaged(system: System, collection: str) -> str:
+    """A collection with one finding of each kind."""
+    pictures = {each.image_id: each.data for each in gallery()[:4]}
+    system.add(collection, {"fine": noise(1), "lost": noise(2), "replaced": noise(3)} | pictures)
+    lose(system, collection, "lost")
+    put(system, collection, "replaced", noise(4))
+    put(system, collection, "cut off", noise(5))
+    return collection
+
+
+def test_findings_are_reported_and_repaired(system: System, damaged: str) -> None:
+    kinds = {"cut off": ORPHANED, "lost": MISSING, "replaced": STALE}
+    found = reconcile(system, damaged, dry_run=True)
+    assert {image_id: answer.kind for image_id, answer in found.items()} == kinds
+    assert not any(answer.repaired for answer in found.values())
+    found = reconcile(system, damaged)
+    assert {image_id: answer.kind for image_id, answer in found.items()} == kinds
+    assert all(answer.repaired for answer in found.values())
+    assert reconcile(system, damaged, dry_run=True) == {}
+    system.add(damaged, {"five": noise(5), "four": noise(4)})
+    made = {
+        each.image.image_id: each for each in details(system, damaged, "cut off", "replaced", "lost", "five", "four")
+    }
+    assert sorted(made) == ["cut off", "five", "four", "replaced"]
+    for repaired, same in (("cut off", "five"), ("replaced", "four")):
+        assert made[repaired].embedding.values == pytest.approx(list(made[same].embedding.values), abs=1e-3)
+
+
+def test_what_was_restored_without_its_attributes_is_completed_by_the_import(system: System, damaged: str) -> None:
+    reconcile(system, damaged)
+    upload = types_pb2.ImageUpload(image_id="cut off", data=noise(5))
+    upload.attributes.update({"caption": "噪声"})
+    request = pb.AddImageRequest(collection=damaged, image=upload, if_exists=types_pb2.IF_EXISTS_SKIP)
+    for status in (pb.ADD_STATUS_REPLACED, pb.ADD_STATUS_SKIPPED):
+        assert system.client.images.AddImage(request, timeout=CALL_SECONDS).status == status
+    [found] = details(system, damaged, "cut off")
+    assert found.attributes["caption"] == "噪声"
+
+
+def test_bytes_that_may_still_get_their_vector_are_not_removed(system: System, damaged: str) -> None:
+    found = reconcile(system, damaged, remove_orphans=True)
+    assert (found["cut off"].repaired, found["cut off"].error.reason) == (
+        False,
+        errors_pb2.ERROR_REASON_WRITE_UNDER_WAY,
+    )
+    assert system.read(damaged, "cut off") == noise(5)
+    assert found["lost"].repaired
+    assert found["replaced"].repaired
+
+
+def test_a_hit_without_bytes_is_dropped_and_looked_after(system: System, collection: str) -> None:
+    system.add(collection, {"there": noise(1), "lost": noise(2)})
+    lose(system, collection, "lost")
+    found = system.search(collection, "一只猫", consistency=types_pb2.CONSISTENCY_STRONG)
+    assert ([hit.image_id for hit in found.hits], found.dropped_hits) == (["there"], 1)
+    deadline = time.monotonic() + 20
+    while found.dropped_hits:
+        assert time.monotonic() < deadline, "nobody looked after it"
+        time.sleep(0.5)
+        found = system.search(collection, "一只猫", consistency=types_pb2.CONSISTENCY_STRONG)
+    assert system.count(collection) == 1
+
+
+def test_the_command_line_reconciles(system: System, damaged: str) -> None:
+    printed = system.cli("reconcile", damaged, "--dry-run", code=1)
+    assert "lost: a vector without bytes: not repaired" in printed
+    assert "8 compared, 0 repaired, 3 left" in printed
+    assert "8 compared, 3 repaired, 0 left" in system.cli("reconcile", damaged)
+    assert "7 compared, 0 repaired, 0 left" in system.cli("reconcile", damaged)
+
+
+def encodings(system: System) -> int:
+    return (system.data / "logs" / "encoder.log").read_text().count("EncoderService/EncodeImages")
+
+
+def test_the_same_bytes_again_are_not_encoded_again(system: System, collection: str) -> None:
+    pictures = {f"{number}": noise(number) for number in range(5)}
+    system.add(collection, pictures)
+    deadline = time.monotonic() + 10
+    before = details(system, collection, *pictures)
+    count = encodings(system)
+    for _ in range(2):
+        answers = system.add(collection, pictures)
+        assert {answer.status for answer in answers.values()} == {pb.ADD_STATUS_REPLACED}
+    while encodings(system) != count:  # Bounded reads see the first writing after a moment
+        assert time.monotonic() < deadline
+        time.sleep(1)
+        count = encodings(system)
+        system.add(collection, pictures)
+    assert details(system, collection, *pictures) == before
+    system.add(collection, pictures | {"0": noise(9)})
+    assert encodings(system) == count + 1
+    [changed] = details(system, collection, "0")
+    assert changed.image.sha256 == hashlib.sha256(noise(9)).hexdigest()
+    assert changed.embedding != before[0].embedding
+
+
+def test_pictures_are_listed_and_deleted_by_a_filter(system: System, collection: str) -> None:
+    for number in range(6):
+        upload = types_pb2.ImageUpload(image_id=f"{number}", data=noise(number))
+        upload.attributes.update({"year": 2020 + number})
+        system.client.images.AddImage(pb.AddImageRequest(collection=collection, image=upload), timeout=CALL_SECONDS)
+    late = types_pb2.Filter(range=types_pb2.RangeCondition(attribute="year", gte=types_pb2.FilterValue(int_value=2023)))
+    found = system.search(collection, "一只猫", filter=late, consistency=types_pb2.CONSISTENCY_STRONG)
+    assert sorted(hit.image_id for hit in found.hits) == ["3", "4", "5"]
+    request = pb.DeleteImagesRequest(collection=collection, filter=late)
+    assert system.client.images.DeleteImages(request, timeout=CALL_SECONDS).deleted_count == 3
+    assert system.client.images.DeleteImages(request, timeout=CALL_SECONDS).deleted_count == 0
+    assert [each.image.image_id for each in details(system, collection, *map(str, range(6)))] == ["0", "1", "2"]
+    with pytest.raises(grpc.RpcError):
+        system.read(collection, "4")
