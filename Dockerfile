@@ -12,7 +12,7 @@ COPY gateway gateway
 COPY cli cli
 
 FROM base AS gateway
-RUN pip install -c requirements/constraints.txt .
+RUN pip install -c requirements/constraints.txt '.[gateway]'
 RUN useradd --create-home wentu
 USER wentu
 EXPOSE 50050

@@ -7,7 +7,8 @@ CONSTRAINTS := -c requirements/constraints.txt
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder chaos clean
+CHAOS := kills reembedding filters stores_as_one database_trouble
+.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder bench-stores chaos clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,11 +64,15 @@ check-proto: proto
 
 chaos: setup-dev ## The long forms: 100 kills in 2,000 pictures, 1,000 pictures re-embedded, 10,000 filters [SEED=N]
 	WENTU_TEST_KILLS=100 WENTU_TEST_PICTURES=2000 WENTU_TEST_REEMBEDDED=1000 WENTU_TEST_FILTERS=10000 \
-	    $(if $(SEED),WENTU_TEST_SEED=$(SEED)) \
-	    $(BIN)/python -m pytest -s tests/test_kills.py tests/test_reembedding.py tests/test_filters.py
+	WENTU_TEST_SEQUENCES=20 WENTU_TEST_PAUSE_SECONDS=20 $(if $(SEED),WENTU_TEST_SEED=$(SEED)) \
+	    $(BIN)/python -m pytest -s $(addprefix tests/test_,$(addsuffix .py,$(or $(TESTS),$(CHAOS))))
 
 bench-encoder: setup-dev ## The encoder beside cn_clip's loop and the bare engine [JSON=FILE, MODELS="RN50 ..."]
 	$(BIN)/python -m bench.encoder $(if $(MODELS),--models $(MODELS)) $(if $(JSON),--json $(JSON))
+
+bench-stores: setup-dev ## Retriever and image store beside pymilvus and PyMySQL [JSON=FILE, VECTORS=N, BLOBS=N]
+	$(BIN)/python -m bench.stores $(if $(JSON),--json $(JSON)) $(if $(VECTORS),--vectors $(VECTORS)) \
+	    $(if $(BLOBS),--blobs $(BLOBS))
 
 artwork:
 	npm install --prefix demo --no-audit --no-fund --no-package-lock

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("grpcio", "openvino", "torch", "pillow")
+PACKAGES = ("grpcio", "openvino", "torch", "pillow", "pymilvus", "milvus", "pymysql", "sqlalchemy")
 
 
 def machine() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rich.table import Table
 from cli.client import TIMEOUT_SECONDS, Client, connected
 from cli.importing import CHOICES, ensure_collection, run_import
 from cli.options import COLLECTION, GATEWAY, Collection, Gateway
+from cli.snapshots import snapshot_app
 from cli.sources import SourceError, open_source
 from cli.up import UpError, services, up
 from cli.upkeep import reconcile_command, reembed_command
@@ -30,6 +31,7 @@ collections_app = typer.Typer(help="Create, list and delete collections.", no_ar
 app.add_typer(collections_app, name="collections")
 app.command("reconcile")(reconcile_command)
 app.command("reembed")(reembed_command)
+app.add_typer(snapshot_app, name="snapshot")
 console = Console()
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -265,10 +267,17 @@ def _all_collections(client: Client) -> list[pb.Collection]:
 
 
 def _print_collections(found: list[pb.Collection]) -> None:
-    table = Table("collection", "pictures", "MB", "model", "index")
+    table = Table("collection", "pictures", "MB", "model", "index", "indexed")
     for each in found:
         index = types_pb2.IndexType.Name(each.index.type).removeprefix("INDEX_TYPE_")
-        table.add_row(each.id, f"{each.image_count:,}", f"{each.image_bytes / 1e6:,.1f}", each.model.name, index)
+        table.add_row(
+            each.id,
+            f"{each.image_count:,}",
+            f"{each.image_bytes / 1e6:,.1f}",
+            each.model.name,
+            index,
+            f"{each.indexed_count:,}",
+        )
     console.print(table)
 
 

@@ -17,6 +17,7 @@ from gateway.repairs import Repairs
 from gateway.scoring import Scorer
 from gateway.search import Searcher
 from gateway.settings import GatewaySettings
+from gateway.snapshots import exporting, importing
 from gateway.status import Status
 from services.common import server
 from services.common.health import Check
@@ -49,7 +50,11 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ImageServicer(clients, Pictures(clients), settings).add_to,
             service.CollectionServicer(Libraries(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
-                Status(clients, f"{settings.host}:{settings.port}"), reconciler, Reembedder(clients, settings)
+                Status(clients, f"{settings.host}:{settings.port}"),
+                reconciler,
+                Reembedder(clients, settings),
+                exporting.Exporter(clients, settings),
+                importing.Importer(clients, settings),
             ).add_to,
         ]
         checks = {

@@ -58,6 +58,7 @@ def _collection(found: retriever_pb2.VectorCollection, image_bytes: int = 0) -> 
         metric=found.metric,
         index=found.index,
         image_count=found.vector_count,
+        indexed_count=found.indexed_count,
         image_bytes=image_bytes,
         create_time=found.create_time,
         description=found.description,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 from google.protobuf import duration_pb2
 
+from gateway.circuit import Circuit
 from gateway.clients import Clients
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from protos import search_pb2 as pb
@@ -32,6 +33,7 @@ class Searcher:
         self._clients = clients
         self._fetch_seconds = fetch_seconds
         self._without_bytes = without_bytes
+        self._images = Circuit()
 
     async def search(self, request: pb.SearchRequest) -> pb.SearchResponse:
         """Raises InvalidField, CollectionNotFound, ModelMismatch, DependencyUnavailable, DeadlineExceeded."""
@@ -94,6 +96,8 @@ class Searcher:
         """What the image store knows of the hits, by id; None where it does not answer: ids and scores still count."""
         if not image_ids:
             return {}
+        if not self._images.allows():
+            return None
         thumbnails = pb.HIT_PART_THUMBNAIL in request.include
         try:
             found = await self._clients.get_blobs(
@@ -103,7 +107,9 @@ class Searcher:
             if error.code not in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
                 raise
             log.warning("search without pictures", problem=error.message)
+            self._images.failed()
             return None
+        self._images.succeeded()
         return {blob.info.image_id: blob for blob in found}
 
 

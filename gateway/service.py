@@ -16,6 +16,8 @@ from gateway.reembedding import Reembedder
 from gateway.scoring import Scorer
 from gateway.search import Searcher
 from gateway.settings import GatewaySettings
+from gateway.snapshots import exporting
+from gateway.snapshots import importing as snapshot_importing
 from gateway.status import Status
 from protos import admin_pb2, admin_pb2_grpc, search_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
@@ -117,10 +119,19 @@ class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    def __init__(self, status: Status, reconciler: Reconciler, reembedder: Reembedder) -> None:
+    def __init__(
+        self,
+        status: Status,
+        reconciler: Reconciler,
+        reembedder: Reembedder,
+        exporter: exporting.Exporter,
+        importer: snapshot_importing.Importer,
+    ) -> None:
         self._status = status
         self._reconciler = reconciler
         self._reembedder = reembedder
+        self._exporter = exporter
+        self._importer = importer
 
     def add_to(self, server: aio.Server) -> None:
         admin_pb2_grpc.add_AdminServiceServicer_to_server(self, server)
@@ -139,6 +150,17 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> AsyncIterator[admin_pb2.ReembedResponse]:
         async for answer in self._reembedder.run(request):
             yield answer
+
+    async def ExportSnapshot(
+        self, request: admin_pb2.ExportSnapshotRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.ExportSnapshotResponse]:
+        async for answer in self._exporter.run(request):
+            yield answer
+
+    async def ImportSnapshot(
+        self, request_iterator: AsyncIterator[admin_pb2.ImportSnapshotRequest], context: Context
+    ) -> admin_pb2.ImportSnapshotResponse:
+        return admin_pb2.ImportSnapshotResponse(image_count=await self._importer.run(request_iterator))
 
 
 async def _uploads(requests: AsyncIterator[pb.AddImagesRequest]) -> AsyncIterator[types_pb2.ImageUpload]:

@@ -35,6 +35,7 @@ class VectorCollection(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REBUILD_MODEL_FIELD_NUMBER: _builtins.int
+    INDEXED_COUNT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id: `[a-z][a-z0-9_]{0,62}`."""
     metric: _types_pb2.Metric.ValueType
@@ -43,6 +44,8 @@ class VectorCollection(_message.Message):
     """Number of vectors, where it was asked for."""
     description: _builtins.str
     """What it is for, in the caller's words, at most 1,000 characters."""
+    indexed_count: _builtins.int
+    """Vectors that the index holds, where the number was asked for. The store compares the others one by one meanwhile."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model that its vectors come from."""
@@ -70,10 +73,11 @@ class VectorCollection(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         description: _builtins.str = ...,
         rebuild_model: _types_pb2.ModelFingerprint | None = ...,
+        indexed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "index", b"index", "model", b"model", "rebuild_model", b"rebuild_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "description", b"description", "index", b"index", "metric", b"metric", "model", b"model", "rebuild_model", b"rebuild_model", "vector_count", b"vector_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "description", b"description", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model", "rebuild_model", b"rebuild_model", "vector_count", b"vector_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

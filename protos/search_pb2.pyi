@@ -1234,6 +1234,7 @@ class Collection(_message.Message):
     IMAGE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    INDEXED_COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id: `[a-z][a-z0-9_]{0,62}`."""
     metric: _types_pb2.Metric.ValueType
@@ -1244,6 +1245,8 @@ class Collection(_message.Message):
     """Bytes of the stored pictures, the same bytes counted once. Set by GetCollection alone."""
     description: _builtins.str
     """What it is for, at most 1,000 characters."""
+    indexed_count: _builtins.int
+    """Vectors that the index holds, where the call says the number. The store compares the others one by one meanwhile."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model that its vectors come from."""
@@ -1267,10 +1270,11 @@ class Collection(_message.Message):
         image_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         description: _builtins.str = ...,
+        indexed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "index", b"index", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "id", b"id", "image_bytes", b"image_bytes", "image_count", b"image_count", "index", b"index", "metric", b"metric", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "id", b"id", "image_bytes", b"image_bytes", "image_count", b"image_count", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

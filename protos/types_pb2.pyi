@@ -131,7 +131,7 @@ class _RenditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rendition.V
     RENDITION_ORIGINAL: _Rendition.ValueType  # 1
     """The bytes as they were handed in."""
     RENDITION_THUMBNAIL: _Rendition.ValueType  # 2
-    """A small WebP picture, made once and kept."""
+    """A small picture, made once and kept: WebP, or JPEG where the image store is set so."""
 
 class Rendition(_Rendition, metaclass=_RenditionEnumTypeWrapper):
     """A picture's form."""
@@ -141,7 +141,7 @@ RENDITION_UNSPECIFIED: Rendition.ValueType  # 0
 RENDITION_ORIGINAL: Rendition.ValueType  # 1
 """The bytes as they were handed in."""
 RENDITION_THUMBNAIL: Rendition.ValueType  # 2
-"""A small WebP picture, made once and kept."""
+"""A small picture, made once and kept: WebP, or JPEG where the image store is set so."""
 Global___Rendition: _TypeAlias = Rendition  # noqa: Y015
 
 class _IfExists:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the asynchronous stubs exist for type checkers alone
 MODEL = types.ModelFingerprint(name="m", dim=2, checkpoint_sha256="a" * 64, preprocessing_version=1)
 STRONG = types.CONSISTENCY_STRONG
 # `make chaos` tries 10,000.
-FILTERS = int(os.environ.get("WENTU_TEST_FILTERS", "400"))
+FILTERS = int(os.environ.get("WENTU_TEST_FILTERS", "250"))
 # What ends a literal, a path or a statement somewhere.
 HOSTILE = (
     '" or image_id != "',

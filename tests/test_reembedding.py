@@ -23,7 +23,7 @@ from tests.pictures import gallery, noise
 from tests.servers import Server
 
 # `make chaos` takes 1,000.
-PICTURES = int(os.environ.get("WENTU_TEST_REEMBEDDED", "240"))
+PICTURES = int(os.environ.get("WENTU_TEST_REEMBEDDED", "180"))
 # Of the demo's gallery, which the model understands; the rest is noise.
 KNOWN = 60
 COLLECTION = "again"

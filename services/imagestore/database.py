@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 DEADLOCK_CODES = frozenset({1213, 1205})  # deadlock found, lock wait timeout
+DISK_FULL_CODES = frozenset({1021, 1114})  # disk full, table full
 ATTEMPTS = 10
 MAX_PAUSE_SECONDS = 0.5
 # Room in a packet for the statement around a picture's bytes.
@@ -101,6 +102,15 @@ class Database:
             connection.commit()
         finally:
             connection.execute(text("SELECT RELEASE_LOCK('wentu_migration')"))
+
+
+def problem(error: Exception) -> str:
+    """What a failed statement says of the database, for people."""
+    original = getattr(error, "orig", None)
+    code = original.args[0] if original is not None and original.args else None
+    if code in DISK_FULL_CODES or "disk is full" in str(original):
+        return "its disk is full"
+    return "it does not answer or refused the request"
 
 
 def _sqlite(url: URL) -> Engine:

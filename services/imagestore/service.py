@@ -25,7 +25,7 @@ from services.common.ids import (
 from services.common.interceptors import Context
 from services.common.settings import MIB
 from services.imagestore.store import BlobStore, Info, Upload
-from services.imagestore.thumbnails import MEDIA_TYPE, thumbnail_size
+from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
 MAX_BLOBS = 256
@@ -150,7 +150,7 @@ def _message(info: Info) -> types_pb2.ImageInfo:
 
 def _thumbnail_message(info: Info, data: bytes) -> types_pb2.ImageInfo:
     message = _message(info)
-    message.media_type, message.size_bytes = MEDIA_TYPE, len(data)
+    message.media_type, message.width, message.height = describe_thumbnail(data)
+    message.size_bytes = len(data)
     message.sha256 = hashlib.sha256(data).hexdigest()
-    message.width, message.height = thumbnail_size(data)
     return message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -22,3 +24,6 @@ class ImageStoreSettings(ServerSettings):
     max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
     max_image_pixels: int = Field(64_000_000, ge=1024, description="pixels of a picture that gets a thumbnail")
     thumbnail_pixels: int = Field(256, ge=16, le=2048, description="longer side of a thumbnail")
+    thumbnail_format: Literal["webp", "jpeg"] = Field(
+        "webp", description="webp or jpeg, of thumbnails made from now on"
+    )

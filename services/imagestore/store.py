@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
 from services.common.work import Workers
-from services.imagestore.database import Database
+from services.imagestore.database import Database, problem
 from services.imagestore.schema import contents, images, thumbnails
 from services.imagestore.settings import ImageStoreSettings
 from services.imagestore.thumbnails import make_thumbnail
@@ -177,7 +177,7 @@ class BlobStore:
             raise DeadlineExceeded(f"{self.database.kind} did not answer in time") from error
         except (DBAPIError, PoolTimeout) as error:
             log.warning("database", problem=str(error.__cause__ or error)[:500])
-            raise DependencyUnavailable(self.database.kind, "it does not answer or refused the request") from error
+            raise DependencyUnavailable(self.database.kind, problem(error)) from error
 
     async def _thumbnails(self, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
         """Thumbnails by content; those that are missing are made and kept."""
@@ -197,6 +197,7 @@ class BlobStore:
             found[sha256] = await self._workers.run(
                 make_thumbnail,
                 data[sha256.hex()],
+                form=self.settings.thumbnail_format,
                 side_pixels=self.settings.thumbnail_pixels,
                 max_pixels=self.settings.max_image_pixels,
             )

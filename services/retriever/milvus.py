@@ -148,6 +148,11 @@ class Milvus:
         [row] = await self.query(name, expression, ["count(*)"], consistency)
         return int(row["count(*)"])
 
+    async def indexed(self, name: str) -> int:
+        """Rows that the index holds. Lite, whose index is always whole, does not say."""
+        found: Mapping[str, Any] = await self.call(self._client.describe_index, name, VECTOR)
+        return int(found.get("indexed_rows", 0))
+
     async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[dict[str, Any]]:
         rows = await self.call(
             self._client.query, name, filter=expression, output_fields=fields, consistency_level=consistency

@@ -93,8 +93,12 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: pb.GetVectorCollectionRequest, context: Context
     ) -> pb.GetVectorCollectionResponse:
         found = await self._store.catalog.get(check_collection(request.collection))
-        count = await self._store.count(found.id, None, Consistency.STRONG) if request.include_count else 0
-        return pb.GetVectorCollectionResponse(collection=_collection(found, count))
+        message = _collection(found)
+        if request.include_count:
+            message.vector_count = await self._store.count(found.id, None, Consistency.STRONG)
+            # A replaced vector stays in the index until the store compacts it.
+            message.indexed_count = min(await self._store.indexed(found), message.vector_count)
+        return pb.GetVectorCollectionResponse(collection=message)
 
     async def ListVectorCollections(
         self, request: pb.ListVectorCollectionsRequest, context: Context
@@ -237,7 +241,7 @@ def _consistency(value: types_pb2.Consistency.ValueType) -> Consistency:
     return CONSISTENCIES[value]
 
 
-def _collection(found: VectorCollection, count: int = 0) -> pb.VectorCollection:
+def _collection(found: VectorCollection) -> pb.VectorCollection:
     create_time = timestamp_pb2.Timestamp()
     create_time.FromMilliseconds(round(found.create_time * 1000))
     names = {key: field for field, (key, *_) in BUILD_PARAMETERS[found.index.type].items()}
@@ -248,7 +252,6 @@ def _collection(found: VectorCollection, count: int = 0) -> pb.VectorCollection:
         model=found.model.to_message(),
         metric=metric,
         index=types_pb2.IndexSpec(type=types_pb2.IndexType.Value(_INDEX_PREFIX + found.index.type), **parameters),
-        vector_count=count,
         create_time=create_time,
         description=found.description,
         rebuild_model=found.rebuild.model.to_message() if found.rebuild else None,

@@ -65,6 +65,10 @@ class VectorStore:
             return len(await self._matching(found, where, consistency))
         return int(await self.catalog.on(found, self._milvus.count, _expression(where), consistency.value))
 
+    async def indexed(self, found: VectorCollection) -> int:
+        """How many vectors the index holds; the rest is in memory, or on its way into it."""
+        return int(await self.catalog.on(found, self._milvus.indexed))
+
     async def upsert(self, collection: str, model: Fingerprint, records: Sequence[Record]) -> VectorCollection:
         """Adds or replaces; the collection as it is then, which may have a generation more to write to.
 

@@ -1,0 +1,203 @@
+"""The retriever beside pymilvus, on one Milvus server: writing, searching, and how much the index misses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from pymilvus import DataType, MilvusClient
+
+from bench.report import Report
+from protos import retriever_pb2 as pb
+from protos import retriever_pb2_grpc, types_pb2
+
+DIM = 512
+# Embeddings of pictures lie near a surface of few dimensions; of plain noise no index finds anything.
+INNER_DIM = 32
+BATCH = 1000
+COMPARED = 30  # batches that each way writes, in turns
+SEARCHES = 400
+EXACT_QUERIES = 200
+K = 10
+EF = 128
+COLLECTION = "bench"
+DIRECT = "bench_direct"
+MODEL = types_pb2.ModelFingerprint(name="bench", dim=DIM, checkpoint_sha256="b" * 64, preprocessing_version=1)
+INDEX = {"M": 16, "efConstruction": 200}
+
+Vectors = npt.NDArray[np.float32]
+
+
+def make(rng: np.random.Generator, count: int) -> Vectors:
+    """Unit vectors [count, DIM] near a surface of INNER_DIM dimensions."""
+    shape = np.random.default_rng(0).normal(size=(INNER_DIM, DIM))
+    made = rng.normal(size=(count, INNER_DIM)) @ shape + 0.3 * rng.normal(size=(count, DIM))
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+
+
+@dataclass
+class Best:
+    """The K best of each query so far, by comparing all."""
+
+    queries: Vectors
+
+    def __post_init__(self) -> None:
+        self.scores = np.full((len(self.queries), K), -np.inf, dtype=np.float32)
+        self.ids = np.zeros((len(self.queries), K), dtype=np.int64)
+
+    def see(self, first: int, vectors: Vectors) -> None:
+        scores = np.concatenate([self.scores, self.queries @ vectors.T], axis=1)
+        numbers = np.arange(first, first + len(vectors))
+        ids = np.concatenate([self.ids, np.broadcast_to(numbers, (len(self.queries), len(vectors)))], axis=1)
+        order = np.argpartition(-scores, K, axis=1)[:, :K]
+        self.scores, self.ids = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+
+def name(number: int) -> str:
+    return f"picture/{number:09}"
+
+
+def create_direct(client: MilvusClient) -> None:
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=255)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=DIM)
+    schema.add_field("attributes", DataType.JSON)
+    index = client.prepare_index_params()
+    index.add_index("embedding", index_type="HNSW", metric_type="IP", params=INDEX)
+    client.create_collection(DIRECT, schema=schema, index_params=index)
+
+
+def batches(count: int) -> Iterator[tuple[int, Vectors]]:
+    rng = np.random.default_rng(1)
+    for first in range(0, count, BATCH):
+        yield first, make(rng, min(BATCH, count - first))
+
+
+def request(first: int, vectors: Vectors) -> pb.UpsertVectorsRequest:
+    records = []
+    for offset, values in enumerate(vectors.tolist()):
+        record = pb.VectorRecord(image_id=name(first + offset), embedding=types_pb2.Embedding(values=values))
+        record.attributes.update({"number": first + offset})
+        records.append(record)
+    return pb.UpsertVectorsRequest(collection=COLLECTION, records=records, model=MODEL)
+
+
+def rows(first: int, vectors: Vectors) -> list[dict[str, Any]]:
+    return [
+        {"image_id": name(first + offset), "embedding": vector, "attributes": {"number": float(first + offset)}}
+        for offset, vector in enumerate(vectors)
+    ]
+
+
+def measure(report: Report, milvus: str, retriever: str, count: int) -> None:
+    """All of it, on a Milvus and a retriever that are running."""
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with closing(MilvusClient(milvus)) as client, grpc.insecure_channel(retriever, options) as channel:
+        stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
+        index = types_pb2.IndexSpec(
+            type=types_pb2.INDEX_TYPE_HNSW, m=INDEX["M"], ef_construction=INDEX["efConstruction"]
+        )
+        created = pb.CreateVectorCollectionRequest(collection=COLLECTION, model=MODEL, index=index)
+        stub.CreateVectorCollection(created)
+        create_direct(client)
+        best = Best(make(np.random.default_rng(2), EXACT_QUERIES))
+        write(report, stub, client, count, best)
+        client.drop_collection(DIRECT)
+        physical = client.describe_collection(COLLECTION)["collection_name"]
+        build(report, client, physical, count)
+        search(report, stub, client, physical, best)
+
+
+def write(report: Report, stub: Any, client: MilvusClient, count: int, best: Best) -> None:
+    ours = theirs = rest = 0.0
+    for number, (first, vectors) in enumerate(batches(count)):
+        best.see(first, vectors)
+        message = request(first, vectors)
+        started = time.perf_counter()
+        stub.UpsertVectors(message)
+        took = time.perf_counter() - started
+        if number >= COMPARED:
+            rest += took
+            continue
+        ours += took
+        plain = rows(first, vectors)
+        started = time.perf_counter()
+        client.upsert(DIRECT, plain)
+        theirs += time.perf_counter() - started
+    compared = min(COMPARED * BATCH, count)
+    report.row(
+        f"upserts of {BATCH:,}, the first {compared:,}",
+        f"{compared / ours:,.0f} vectors/s",
+        f"pymilvus {compared / theirs:,.0f} vectors/s",
+        f"{theirs / ours:.0%}",
+        "near",
+    )
+    if rest:
+        report.row(f"upserts, the other {count - compared:,}", f"{(count - compared) / rest:,.0f} vectors/s")
+
+
+def build(report: Report, client: MilvusClient, physical: str, count: int) -> None:
+    started = time.perf_counter()
+    client.flush(physical, timeout=600)
+    [index] = client.list_indexes(physical)
+    while (found := client.describe_index(physical, index))["pending_index_rows"] or found["indexed_rows"] < count:
+        time.sleep(2)
+    # Loaded with its index: the searches take as long as they then do.
+    client.query(physical, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=600)
+    report.row(f"HNSW over {count:,}, after the last write", f"{time.perf_counter() - started:,.0f} s")
+    time.sleep(30)
+
+
+def search(report: Report, stub: Any, client: MilvusClient, physical: str, best: Best) -> None:
+    queries = make(np.random.default_rng(3), SEARCHES)
+
+    def through(query: Vectors) -> list[str]:
+        answer = stub.SearchVectors(
+            pb.SearchVectorsRequest(
+                collection=COLLECTION,
+                queries=[types_pb2.Embedding(values=query.tolist())],
+                top_k=K,
+                model=MODEL,
+                parameters=types_pb2.SearchParameters(ef=EF),
+            )
+        )
+        return [hit.image_id for hit in answer.results[0].hits]
+
+    def direct(query: Vectors) -> list[str]:
+        [answer] = client.search(
+            physical,
+            [query],
+            anns_field="embedding",
+            limit=K,
+            output_fields=["image_id", "attributes"],
+            search_params={"metric_type": "IP", "params": {"ef": EF}},
+            consistency_level="Bounded",
+        )
+        return [hit["image_id"] for hit in answer]
+
+    for query in queries[:50]:
+        through(query)
+        direct(query)
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for query in queries:
+        for side, ask in (("ours", through), ("theirs", direct)):
+            started = time.perf_counter()
+            ask(query)
+            times[side].append((time.perf_counter() - started) * 1000)
+    for percent, aim in ((50, "+1 ms"), (99, "")):
+        mine, other = (float(np.percentile(times[side], percent)) for side in ("ours", "theirs"))
+        report.row(
+            f"search, top {K}, ef {EF}, p{percent}", f"{mine:.2f} ms", f"pymilvus {other:.2f} ms",
+            f"{mine - other:+.2f} ms", aim,
+        )  # fmt: skip
+    right = sum(
+        len(set(through(query)) & {name(int(number)) for number in ids})
+        for query, ids in zip(best.queries, best.ids, strict=True)
+    )
+    report.row(f"recall@{K} against all compared", f"{right / (K * len(best.queries)):.4f}", "", "", "0.98")

@@ -1,0 +1,89 @@
+"""`wentu snapshot`: a whole collection to files and back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+from rich.console import Console
+
+from cli.client import connected
+from cli.options import GATEWAY, Gateway
+from protos import admin_pb2 as pb
+
+CHUNK_BYTES = 256 * 1024
+# settings.json, then vectors-00000.parquet and images-00000.tar, and so on.
+FIRST = "settings.json"
+snapshot_app = typer.Typer(help="Write a collection to files, and read it back.", no_args_is_help=True)
+console = Console()
+
+
+@snapshot_app.command("export")
+def export_command(
+    collection: Annotated[str, typer.Argument(help="Id of the collection.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the files.")],
+    gateway: Gateway = GATEWAY,
+) -> None:
+    """Write a collection as Parquet and tar. The folder has its name once it is whole."""
+    if folder.exists():
+        sys.exit(f"wentu: {folder} exists")
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        for left in partial.iterdir():
+            left.unlink()
+    except OSError as error:
+        sys.exit(f"wentu: {error}")
+    size = 0
+    with connected(gateway) as client:
+        file = None
+        for answer in client.admin.ExportSnapshot(pb.ExportSnapshotRequest(collection=collection)):
+            name = Path(answer.part.file_name).name
+            if file is None or Path(file.name).name != name:
+                if file is not None:
+                    _close(file)
+                file = (partial / name).open("xb")
+            file.write(answer.part.chunk)
+            size += len(answer.part.chunk)
+        if file is not None:
+            _close(file)
+    partial.rename(folder)
+    console.print(f"{folder}: {len(list(folder.iterdir()))} files, {size / 1e6:,.1f} MB", soft_wrap=True)
+
+
+@snapshot_app.command("import")
+def import_command(
+    folder: Annotated[Path, typer.Argument(help="The folder of a snapshot.")],
+    collection: Annotated[str, typer.Argument(help="Id of the new collection.")],
+    gateway: Gateway = GATEWAY,
+) -> None:
+    """Read a snapshot into a new collection. Nothing is encoded: the vectors are in it."""
+    if not (folder / FIRST).is_file():
+        sys.exit(f"wentu: {folder} is no snapshot: it has no {FIRST}")
+    with connected(gateway) as client:
+        answer = client.admin.ImportSnapshot(_requests(folder, collection))
+    console.print(f"{collection}: {answer.image_count:,} pictures")
+
+
+def _requests(folder: Path, collection: str) -> Iterator[pb.ImportSnapshotRequest]:
+    numbers = sorted(path.stem.removeprefix("vectors-") for path in folder.glob("vectors-*.parquet"))
+    names = [FIRST, *(name for number in numbers for name in (f"vectors-{number}.parquet", f"images-{number}.tar"))]
+    for name in names:
+        try:
+            with (folder / name).open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    part = pb.SnapshotChunk(file_name=name, chunk=chunk)
+                    yield pb.ImportSnapshotRequest(collection=collection, part=part)
+        except OSError as error:
+            sys.exit(f"wentu: {error}")
+
+
+def _close(file: BinaryIO) -> None:
+    """On the disk before the folder gets its name."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()

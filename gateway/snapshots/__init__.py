@@ -1,0 +1,1 @@
+"""A whole collection as files that others can read: JSON, Parquet, tar."""
