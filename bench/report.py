@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 PACKAGES = ("grpcio", "openvino", "torch", "pillow", "pymilvus", "milvus", "pymysql", "sqlalchemy")
 
@@ -37,6 +42,17 @@ def _processor_time() -> tuple[float, float]:
     """All processor time so far, and the part of it that the hypervisor gave to other machines."""
     fields = [float(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
     return sum(fields), fields[7]
+
+
+def bare_call_ms(channel: grpc.Channel, count: int = 300) -> float:
+    """Median of a call that computes nothing: the health service's answer."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        stub.Check(health_pb2.HealthCheckRequest())
+        times.append((time.perf_counter() - started) * 1000)
+    return statistics.median(times)
 
 
 class Report:

@@ -20,7 +20,9 @@ class GatewaySettings(ServerSettings):
     other_encoders: str = Field(
         "", description="encoders of other models that collections still have, as `encoder`, separated by commas"
     )
-    fetch_seconds: float = Field(2, gt=0, description="how long a search waits for what is known of its pictures")
+    fetch_seconds: float = Field(
+        2, gt=0, description="how long a search waits for what is known of its pictures, and 0.2 s more a thumbnail"
+    )
     timeout_seconds: float = Field(60, gt=0, description="longest that one call to another service may take")
     max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
     import_batch: int = Field(32, ge=1, le=64, description="pictures that go through an import together")

@@ -6,15 +6,18 @@ import asyncio
 import hashlib
 import io
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+import pymysql
 import pytest
 from grpc import aio
 from PIL import Image
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
@@ -155,6 +158,22 @@ async def test_mistakes_name_their_fields(stub: Stub) -> None:
     with pytest.raises(aio.AioRpcError) as caught:
         await stub.ListBlobs(pb.ListBlobsRequest(collection="c", page_token="!"))
     assert refusal(caught.value).fields == ("page_token",)
+
+
+async def test_partitions_as_the_readme_has_them(tmp_path: Path, project: Path) -> None:
+    [statement] = re.findall(r"`(ALTER TABLE contents [^`]+)`", (project / "README.md").read_text())
+    with servers.mariadb(tmp_path) as address:
+        settings = ImageStoreSettings(port=0, database=SecretStr(address), shutdown_grace_seconds=0)
+        async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+            await put(stub, before=noise(0))
+            url = make_url(address)
+            with pymysql.connect(host=url.host, port=url.port or 0, user="root", database="wentu") as connection:
+                connection.cursor().execute(statement)
+            await put(stub, after=noise(1), twin=noise(0))
+            assert await counts(stub) == (3, 2, len(noise(0)) + len(noise(1)))
+            await stub.DeleteBlobs(pb.DeleteBlobsRequest(collection="c", image_ids=["before", "after"]))
+            assert await counts(stub) == (1, 1, len(noise(0)))
 
 
 async def test_a_picture_beyond_max_allowed_packet(tmp_path: Path) -> None:

@@ -128,6 +128,22 @@ def test_without_the_image_store_searches_answer_ids_and_scores(fleet: Fleet) ->
     eventually(lambda: not fleet.system.search("c", "笑脸").images_unavailable)
 
 
+def test_an_image_store_that_hangs_is_left_alone_for_a_while(fleet: Fleet) -> None:
+    def took() -> float:
+        started = time.monotonic()
+        assert fleet.system.search("c", "笑脸").images_unavailable
+        return time.monotonic() - started
+
+    assert not fleet.system.search("c", "笑脸").images_unavailable
+    fleet.children["imagestore"].send_signal(signal.SIGSTOP)
+    try:
+        assert max(took() for _ in range(3)) < 4, "ids and scores come although the bytes do not"
+        assert took() < 1, "and after some times without waiting"
+    finally:
+        fleet.children["imagestore"].send_signal(signal.SIGCONT)
+    eventually(lambda: not fleet.system.search("c", "笑脸").images_unavailable, 10)
+
+
 def test_without_the_retriever_pictures_are_read(fleet: Fleet) -> None:
     fleet.kill("retriever")
     eventually(lambda: health(fleet.system.address, "wentu.v1.SearchService") == "NOT_SERVING")

@@ -21,7 +21,7 @@ from tests.system import CALL_SECONDS, System, new_system
 IDS = st.sampled_from(["a", "b", "ä", "图", "a/b", "it's", "x" * 255])
 PICTURES = st.integers(0, 4)
 KINDS = st.sampled_from(["cat", "dog"])
-# `make chaos` tries 20 sequences.
+# `make chaos` tries 6 sequences.
 EXAMPLES = int(os.environ.get("WENTU_TEST_SEQUENCES", "1"))
 MOST_RESTARTS = 2
 CHOICES = {"replace": types_pb2.IF_EXISTS_REPLACE, "skip": types_pb2.IF_EXISTS_SKIP, "fail": types_pb2.IF_EXISTS_FAIL}

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from alembic import command
@@ -28,6 +28,7 @@ ATTEMPTS = 10
 MAX_PAUSE_SECONDS = 0.5
 # Room in a packet for the statement around a picture's bytes.
 STATEMENT_BYTES = 64 * 1024
+_READING = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
 
 
 def database_url(database: str) -> URL:
@@ -43,13 +44,18 @@ def database_url(database: str) -> URL:
 
 
 class Database:
-    """An engine with a bounded pool, and what the connected server allows."""
+    """Connections for reading and for writing, each in a bounded pool, and what the connected server allows.
+
+    Two pools, because a connection that changes between the two asks the server to, four times a request.
+    """
 
     def __init__(self, settings: ImageStoreSettings) -> None:
         url = database_url(settings.database.get_secret_value())
-        self.engine: Engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _mysql(url, settings)
-        self.is_sqlite = self.engine.dialect.name == "sqlite"
-        with self.engine.connect() as connection:
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._reading, self._writing = (
+            _sqlite(url, writing) if self.is_sqlite else _mysql(url, settings, writing) for writing in (False, True)
+        )
+        with self._writing.connect() as connection:
             self._max_packet_bytes = None if self.is_sqlite else _max_packet_bytes(connection)
             self.version = _version(connection)
             self._migrate(connection)
@@ -57,14 +63,14 @@ class Database:
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
         """`work` without a transaction: an open one would block a later change of the tables for ever."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self._reading.connect() as connection:
             return work(connection)
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
         """`work` in one transaction, repeated where the database chose it as the victim of a deadlock."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self.engine.begin() as connection:
+                with self._writing.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
                 code = error.orig.args[0] if error.orig is not None and error.orig.args else None
@@ -84,7 +90,8 @@ class Database:
         return limit if limit is not None and 2 * len(data) + STATEMENT_BYTES > limit else None
 
     def close(self) -> None:
-        self.engine.dispose()
+        self._reading.dispose()
+        self._writing.dispose()
 
     def _migrate(self, connection: Connection) -> None:
         """Brings the schema to this version. Replicas that start together wait for one another."""
@@ -113,8 +120,9 @@ def problem(error: Exception) -> str:
     return "it does not answer or refused the request"
 
 
-def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+def _sqlite(url: URL, writing: bool) -> Engine:
+    options: dict[str, Any] = {} if writing else _READING
+    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}, **options)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: object, _: object) -> None:
@@ -122,19 +130,21 @@ def _sqlite(url: URL) -> Engine:
         for pragma in ("journal_mode=WAL", "synchronous=FULL"):  # FULL: an acknowledged picture survives a power cut
             connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+    if writing:
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
 
-def _mysql(url: URL, settings: ImageStoreSettings) -> Engine:
+def _mysql(url: URL, settings: ImageStoreSettings, writing: bool) -> Engine:
     seconds = max(1, round(settings.timeout_seconds))
+    options: dict[str, Any] = {"isolation_level": "READ COMMITTED"} if writing else _READING
     return create_engine(
         url,
-        isolation_level="READ COMMITTED",
+        **options,
         pool_size=settings.threads,
         max_overflow=0,
         pool_timeout=settings.timeout_seconds,

@@ -11,7 +11,7 @@ from grpc import aio
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
 from services.common import __version__
-from services.common.errors import AnswerTooLarge, ChecksumMismatch, ImageTooLarge, InvalidField
+from services.common.errors import ChecksumMismatch, ImageTooLarge, InvalidField
 from services.common.ids import (
     check_collection,
     check_count,
@@ -53,11 +53,9 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
 
     async def GetBlobs(self, request: pb.GetBlobsRequest, context: Context) -> pb.GetBlobsResponse:
         collection, image_ids = check_collection(request.collection), check_image_ids(request.image_ids)
-        if request.include_data:
-            size = sum(info.size_bytes for info in await self._store.infos(collection, image_ids))
-            if size > self._max_answer_bytes:
-                raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {self._max_answer_bytes:,}")
-        blobs = await self._store.blobs(collection, image_ids, request.include_data, request.include_thumbnails)
+        blobs = await self._store.blobs(
+            collection, image_ids, request.include_data, request.include_thumbnails, self._max_answer_bytes
+        )
         return pb.GetBlobsResponse(
             blobs=[pb.Blob(info=_message(blob.info), data=blob.data, thumbnail=blob.thumbnail) for blob in blobs]
         )

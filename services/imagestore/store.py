@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.common.calls import seconds_left
-from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
+from services.common.errors import AnswerTooLarge, DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
 from services.common.work import Workers
 from services.imagestore.database import Database, problem
 from services.imagestore.schema import contents, images, thumbnails
@@ -97,18 +98,31 @@ class BlobStore:
                 )
         return await self._run(self.database.write, lambda c: _put(c, collection, uploads))
 
-    async def infos(self, collection: str, image_ids: Sequence[str]) -> list[Info]:
-        """Those that are there, in the order of `image_ids`."""
-        found = await self._run(self.database.read, lambda c: _by_id(c, collection, image_ids))
-        return [found[image_id] for image_id in image_ids if image_id in found]
-
     async def blobs(
-        self, collection: str, image_ids: Sequence[str], with_data: bool, with_thumbnails: bool
+        self,
+        collection: str,
+        image_ids: Sequence[str],
+        with_data: bool,
+        with_thumbnails: bool,
+        max_bytes: float = math.inf,
     ) -> list[Blob]:
-        """Infos with the bytes or the thumbnails of those that are there."""
-        infos = await self.infos(collection, image_ids)
+        """Infos with the bytes or the thumbnails of those that are there.
+
+        Raises AnswerTooLarge, before any bytes are read, for more than `max_bytes` of them.
+        """
+
+        def work(connection: Connection) -> tuple[list[Info], dict[str, bytes]]:
+            found = _by_id(connection, collection, image_ids)
+            infos = [found[image_id] for image_id in image_ids if image_id in found]
+            if not with_data:
+                return infos, {}
+            size = sum(info.size_bytes for info in infos)
+            if size > max_bytes:
+                raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {max_bytes:,.0f}")
+            return infos, _data(connection, collection, {bytes.fromhex(info.sha256) for info in infos})
+
+        infos, data = await self._run(self.database.read, work)
         hashes = {bytes.fromhex(info.sha256) for info in infos}
-        data = await self._run(self.database.read, lambda c: _data(c, collection, hashes)) if with_data else {}
         small = await self._thumbnails(collection, hashes) if with_thumbnails else {}
         return [Blob(info, data.get(info.sha256, b""), small.get(info.sha256, b"")) for info in infos]
 
@@ -215,9 +229,12 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
     # Every writer locks contents first and pictures then, both in order: a delete that runs beside this either finds
     # the new reference or has removed the content before it is looked for here, and hardly two writers deadlock.
     present = _lock_contents(connection, collection, data.keys() | replaced)
-    for sha256 in sorted(data.keys() - present):
-        row = {"collection": collection, "sha256": sha256, "size_bytes": len(data[sha256]), "data": data[sha256]}
-        connection.execute(_insert_content(connection), row)
+    rows = [
+        {"collection": collection, "sha256": sha256, "size_bytes": len(data[sha256]), "data": data[sha256]}
+        for sha256 in sorted(data.keys() - present)
+    ]
+    if rows:
+        connection.execute(_insert_content(connection), rows)
     # Looked at again: what was replaced between the first look and the locks is to be released too.
     before = _by_id(connection, collection, image_ids)
     replaced |= {bytes.fromhex(info.sha256) for info in before.values()}

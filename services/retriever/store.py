@@ -121,8 +121,9 @@ class VectorStore:
         """The records with the `size` smallest ids after `last`."""
         found = await self._generation(collection, rebuild)
         page: list[Record] = []
-        # A page of the store has what is left to find, which is all of it, but on Lite.
-        async for rows in self._pages(found, last, size, where, with_vectors, consistency):
+        # Where rows are compared here, few of those that are read may be wanted.
+        step = max(size, SCAN_PAGE) if where is not None and self._milvus.is_lite else size
+        async for rows in self._pages(found, last, step, where, with_vectors, consistency):
             page.extend(record(each, with_vectors) for each in rows)
             if len(page) >= size:
                 break
