@@ -25,7 +25,7 @@ COMPARED = 30  # batches that each way writes, in turns
 SEARCHES = 400
 EXACT_QUERIES = 200
 K = 10
-EF = 128
+EF = 192  # the retriever's default
 COLLECTION = "bench"
 DIRECT = "bench_direct"
 MODEL = types_pb2.ModelFingerprint(name="bench", dim=DIM, checkpoint_sha256="b" * 64, preprocessing_version=1)

@@ -285,7 +285,7 @@ class SearchParameters(_message.Message):
     NPROBE_FIELD_NUMBER: _builtins.int
     SEARCH_LIST_FIELD_NUMBER: _builtins.int
     ef: _builtins.int
-    """HNSW: breadth of the search, top_k to 32768; default max(128, 2 * top_k)."""
+    """HNSW: breadth of the search, top_k to 32768; default max(192, 2 * top_k)."""
     nprobe: _builtins.int
     """IVF: lists looked at, 1 to nlist; default 16."""
     search_list: _builtins.int
