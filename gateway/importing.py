@@ -121,7 +121,7 @@ class Importer:
         return {
             record.image_id
             for record in records
-            if record.content_sha256 == stored[record.image_id].sha256 and not record.restored
+            if record.content_sha256 in ("", stored[record.image_id].sha256) and not record.restored
         }
 
     def _kept(self, image_id: str) -> Outcome:

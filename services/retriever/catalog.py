@@ -8,9 +8,11 @@ between, the properties and the alias say where things stand.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,15 +46,19 @@ class Catalog:
         if not fresh and known and time.monotonic() - known[0] < SETTINGS_SECONDS:
             return known[1]
         self._known.pop(collection, None)
-        found = await self._current(collection)
-        generations = [
-            await self._settings(each) for each in await self._physical(collection) if each != found.physical
-        ]
-        following = [each for each in generations if each is not None and each.follows(found)]
-        if following:  # of two that were begun at once, all retrievers take the same
-            found = replace(found, rebuild=min(following, key=lambda each: each.physical))
+        found = await self._find(collection, await self._milvus.collections())
         self._known[collection] = (time.monotonic(), found)
         return found
+
+    async def page(self, after: str, size: int) -> tuple[list[VectorCollection], str]:
+        """The collections with the `size` smallest ids after `after`; and the last id, where more follow."""
+        names = await self._milvus.collections()
+        ids = sorted({match.group(1) for match in map(_PHYSICAL.fullmatch, names) if match and match.group(1) > after})
+        found = []
+        for each in ids[:size]:
+            with contextlib.suppress(CollectionNotFound):  # it goes or comes right now
+                found.append(await self._find(each, names))
+        return found, ids[size - 1] if len(ids) > size else ""
 
     async def guarded(self, collection: str, model: Fingerprint, writing: bool = False) -> VectorCollection:
         """The generation whose vectors `model` makes; only the current one, unless for `writing`.
@@ -66,10 +72,6 @@ class Catalog:
             if writing and found.rebuild is not None and found.rebuild.model == model:
                 return found.rebuild
         raise ModelMismatch(collection, str(found.model), str(model))
-
-    async def ids(self) -> list[str]:
-        """In order. One may be gone, or not quite there, when it is asked for."""
-        return sorted({match.group(1) for match in map(_PHYSICAL.fullmatch, await self._milvus.collections()) if match})
 
     async def create(self, wanted: VectorCollection) -> VectorCollection:
         """Raises CollectionExists."""
@@ -146,6 +148,16 @@ class Catalog:
         except NoSuchCollection:
             self._known.pop(found.id, None)
             raise CollectionNotFound(found.id) from None
+
+    async def _find(self, collection: str, names: Sequence[str]) -> VectorCollection:
+        """The current generation, with the next one where there is one among Milvus's collections `names`."""
+        found = await self._current(collection)
+        others = [name for name in names if _is_of(name, collection) and name != found.physical]
+        generations = [await self._settings(name) for name in others]
+        following = [each for each in generations if each is not None and each.follows(found)]
+        if following:  # of two that were begun at once, all retrievers take the same
+            found = replace(found, rebuild=min(following, key=lambda each: each.physical))
+        return found
 
     async def _make(self, wanted: VectorCollection) -> VectorCollection:
         made = replace(wanted, physical=f"{wanted.id}_G{secrets.token_hex(4)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
 from services.common import __version__
 from services.common.attributes import check_attributes
-from services.common.errors import CollectionNotFound, InvalidField
+from services.common.errors import InvalidField
 from services.common.fingerprint import Fingerprint
 from services.common.ids import (
     check_collection,
@@ -103,15 +102,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def ListVectorCollections(
         self, request: pb.ListVectorCollectionsRequest, context: Context
     ) -> pb.ListVectorCollectionsResponse:
-        size, after = page_size(request.page_size), page_start(request.page_token)
-        ids = [each for each in await self._store.catalog.ids() if each > after]
-        found = []
-        for each in ids[:size]:
-            with contextlib.suppress(CollectionNotFound):  # it goes or comes right now
-                found.append(await self._store.catalog.get(each))
+        found, last = await self._store.catalog.page(page_start(request.page_token), page_size(request.page_size))
         return pb.ListVectorCollectionsResponse(
-            collections=[_collection(each) for each in found],
-            next_page_token=page_token(ids[size - 1]) if len(ids) > size else "",
+            collections=[_collection(each) for each in found], next_page_token=page_token(last) if last else ""
         )
 
     async def DropVectorCollection(
