@@ -47,7 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, milvus_address: str, mariad
         yield system
 
 
-@pytest.fixture(params=["embedded", "served"])
+@pytest.fixture(params=["embedded", "served"], scope="session")
 def system(request: pytest.FixtureRequest) -> System:
     """Each of the two."""
     found: System = request.getfixturevalue(request.param)

@@ -17,6 +17,25 @@ from protos import search_pb2 as pb
 from tests.pictures import drawn, encoded, gallery, huge_png, icon_of, noise
 from tests.system import CALL_SECONDS, Refusal, System, refusal
 
+
+@pytest.fixture(scope="module")
+def shared(system: System) -> Iterator[str]:
+    """One for all: a Milvus server takes seconds to make one."""
+    system.create("bad_input")
+    yield "bad_input"
+    system.drop("bad_input")
+
+
+@pytest.fixture
+def collection(system: System, shared: str) -> Iterator[str]:
+    """Empty."""
+    yield shared
+    nothing = types_pb2.Filter(exists=types_pb2.ExistsCondition(attribute="nothing"))
+    everything = types_pb2.Filter(**{"not": nothing})  # type: ignore[arg-type]
+    request = pb.DeleteImagesRequest(collection=shared, filter=everything)
+    system.client.images.DeleteImages(request, timeout=CALL_SECONDS)
+
+
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 
