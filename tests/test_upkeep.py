@@ -11,7 +11,7 @@ import pytest
 from protos import admin_pb2, errors_pb2, imagestore_pb2, imagestore_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
 from tests.pictures import gallery, noise
-from tests.system import CALL_SECONDS, System
+from tests.system import CALL_SECONDS, System, refusal
 
 ORPHANED, MISSING, STALE = (
     admin_pb2.FINDING_KIND_ORPHANED_BYTES,
@@ -160,3 +160,15 @@ def test_pictures_are_listed_and_deleted_by_a_filter(system: System, collection:
     assert [each.image.image_id for each in details(system, collection, *map(str, range(6)))] == ["0", "1", "2"]
     with pytest.raises(grpc.RpcError):
         system.read(collection, "4")
+
+
+def test_a_store_that_seems_empty_is_not_believed(system: System, collection: str) -> None:
+    """Milvus answers so for a while after it was killed."""
+    for number in range(120):
+        put(system, collection, f"{number:03}", noise(number))
+    with pytest.raises(grpc.RpcError) as caught:
+        reconcile(system, collection)
+    refused = refusal(caught.value)
+    assert refused.code is grpc.StatusCode.UNAVAILABLE
+    assert "120 of 120 pictures seem to have no vector" in refused.message
+    assert details(system, collection, "000") == []
