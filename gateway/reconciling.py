@@ -191,8 +191,8 @@ class Reconciler:
 def _check_plausible(orphans: int, checked: int) -> None:
     """Raises DependencyUnavailable where most vectors are missing: an interruption leaves few bytes alone.
 
-    After a restart Milvus 2.3 was seen to answer for a while, even with strong consistency, as if a collection were empty.
-    What would be made then, without the attributes, would take the place of what is there.
+    After a restart Milvus 2.3 was seen to answer for a while, even with strong consistency, as if a collection were
+    empty. What would be made then, without the attributes, would take the place of what is there.
     """
     if orphans >= MANY_ORPHANS and 2 * orphans > checked:
         raise DependencyUnavailable(
