@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
 from services.retriever.__main__ import running
 from services.retriever.flushing import IDLE_SECONDS
+from services.retriever.milvus import Milvus
+from services.retriever.records import Index, Metric
+from services.retriever.self_test import self_test
 from services.retriever.settings import RetrieverSettings
 from tests.system import refusal
 
@@ -170,3 +174,14 @@ async def test_vectors_come_back_as_they_were(stub: Stub) -> None:
     )
     assert [record.image_id for record in got.records] == ["b", "a"]
     assert list(got.records[0].embedding.values) == pytest.approx(two.tolist(), abs=1e-6)
+
+
+async def test_what_a_killed_self_test_left_is_dropped(tmp_path: Path) -> None:
+    settings = RetrieverSettings(port=0, milvus=str(tmp_path / "milvus.db"), shutdown_grace_seconds=0)
+    old, under_way = "SelfTest_00000001_00000000", f"SelfTest_{int(time.time()):08x}_00000000"
+    milvus = Milvus(settings)
+    for name in (old, under_way):
+        await milvus.create(name, 2, Metric.INNER_PRODUCT, Index("FLAT"), {})
+    await self_test(milvus)
+    assert await milvus.collections() == [under_way]
+    milvus.close()

@@ -13,8 +13,9 @@ from services.common.logs import configure_logs
 from services.common.settings import load_settings
 from services.retriever import service
 from services.retriever.milvus import Milvus
+from services.retriever.self_test import StoreDisagrees, self_test
 from services.retriever.settings import RetrieverSettings
-from services.retriever.store import StoreDisagrees, VectorStore
+from services.retriever.store import VectorStore
 
 
 @asynccontextmanager
@@ -23,9 +24,9 @@ async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         milvus = Milvus(settings)
         stack.callback(milvus.close)
+        await self_test(milvus)
         store = VectorStore(milvus)
         stack.push_async_callback(store.close)
-        await store.self_test()
         checks = {"": store.check, service.NAME: store.check}
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base class.
         servicer = service.RetrieverServicer(store)

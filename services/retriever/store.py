@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +17,13 @@ from services.retriever.filters.matching import matches
 from services.retriever.flushing import IdleFlush
 from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, any_of
 from services.retriever.milvus import MAX_TOP_K, Milvus
-from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
-from services.retriever.rows import attributes_of, fields, hit, hit_key, record, row
+from services.retriever.records import Consistency, Hit, Index, Record, Vector, VectorCollection
+from services.retriever.rows import attributes_of, fields, hit, record, row
 
 SCAN_PAGE = 1000
 TIE = 1e-6
 # 128 finds 0.9795 of the ten nearest among a million (bench/RESULTS.md).
 DEFAULT_EF = 192
-
-
-class StoreDisagrees(Exception):
-    """The connected Milvus does not compute what this service relies on."""
 
 
 @dataclass(frozen=True)
@@ -160,31 +155,6 @@ class VectorStore:
     async def check(self) -> None:
         """Passes where Milvus answers."""
         await self._milvus.collections()
-
-    async def self_test(self) -> None:
-        """Three known vectors must come back with the scores that they have. Raises StoreDisagrees."""
-        name = f"selftest_G{secrets.token_hex(4)}"
-        rows = {"same": [1.0, 0.0], "oblique": [0.6, 0.8], "opposite": [-1.0, 0.0]}
-        await self._milvus.create(name, 2, Metric.INNER_PRODUCT, Index("FLAT"), {})
-        try:
-            await self._milvus.upsert(
-                name, [{KEY: key, VECTOR: np.array(row, dtype=np.float32), ATTRIBUTES: {}} for key, row in rows.items()]
-            )
-            [answer] = await self._milvus.search(
-                name,
-                [np.array([1.0, 0.0], dtype=np.float32)],
-                3,
-                Metric.INNER_PRODUCT,
-                {},
-                "",
-                [],
-                Consistency.STRONG.value,
-            )
-        finally:
-            await self._milvus.drop(name)
-        scores = [(hit_key(each), round(float(each["distance"]), 4)) for each in answer]
-        if scores != [("same", 1.0), ("oblique", 0.6), ("opposite", -1.0)]:
-            raise StoreDisagrees(f"inner products of known vectors came back as {scores}")
 
     async def _generation(self, collection: str, rebuild: bool) -> VectorCollection:
         found = await self.catalog.get(collection)
