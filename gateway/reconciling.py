@@ -16,10 +16,11 @@ import structlog
 from gateway.clients import Clients
 from gateway.encoding import batches, encode_patiently
 from gateway.listing import blobs_of, side_by_side, vectors_of
+from gateway.plausibility import check_plausible
 from gateway.settings import GatewaySettings
 from protos import admin_pb2 as pb
 from protos import retriever_pb2, types_pb2
-from services.common.errors import DependencyUnavailable, WentuError, WriteUnderWay
+from services.common.errors import WentuError, WriteUnderWay
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_collection
 from services.common.wire_errors import from_item_error, item_error
@@ -30,7 +31,6 @@ log = structlog.get_logger()
 SECOND_LOOK_SECONDS = 1.0
 LOOK_AT_ONCE = 500
 TELL_EVERY = 1000
-MANY_ORPHANS = 100
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ class Reconciler:
                 odd.append(image_id)
                 orphans += record is None
             if len(odd) == LOOK_AT_ONCE:
-                _check_plausible(orphans, checked)
+                check_plausible(orphans, checked)
                 async for answer in self.settle(collection, odd, request):
                     yield answer
                 odd.clear()
             if checked % TELL_EVERY == 0:
                 yield pb.ReconcileResponse(checked_count=checked)
-        _check_plausible(orphans, checked)
+        check_plausible(orphans, checked)
         async for answer in self.settle(collection, odd, request):
             yield answer
         yield pb.ReconcileResponse(checked_count=checked)
@@ -186,20 +186,6 @@ class Reconciler:
         except WentuError as error:
             return [_failed(each, error) for each in found]
         return answers
-
-
-def _check_plausible(orphans: int, checked: int) -> None:
-    """Raises DependencyUnavailable where most vectors are missing: an interruption leaves few bytes alone.
-
-    After a restart Milvus 2.3 was seen to answer for a while, even with strong consistency, as if a collection were
-    empty. What would be made then, without the attributes, would take the place of what is there.
-    """
-    if orphans >= MANY_ORPHANS and 2 * orphans > checked:
-        raise DependencyUnavailable(
-            "retriever",
-            f"{orphans:,} of {checked:,} pictures seem to have no vector: its store may still be loading them;"
-            " nothing was changed. Where they are lost, import the pictures again",
-        )
 
 
 def _size(found: _Found) -> int:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from gateway.clients import Clients
 from gateway.encoding import batches, encode_patiently
 from gateway.listing import side_by_side, vectors_of
+from gateway.plausibility import check_plausible
 from gateway.settings import GatewaySettings
 from protos import admin_pb2 as pb
 from protos import retriever_pb2, types_pb2
@@ -39,33 +40,39 @@ class Reembedder:
             total = (await self._clients.get_collection(collection, count=True)).vector_count
             done = 0
             while True:
-                written = 0
-                async for count in self._pass(collection, Fingerprint.from_message(model)):
-                    written += count
-                    done += count
+                seen = written = 0
+                async for compared, aligned in self._pass(collection, Fingerprint.from_message(model)):
+                    seen += compared
+                    written += aligned
+                    done += aligned
                     yield pb.ReembedResponse(done_count=done, total_count=total)
                 if not written:
                     break
+            # What goes with the old generation is gone.
+            pictures = (await self._clients.count_blobs(collection)).count
+            check_plausible(pictures - seen, pictures)
         # Also where all is done already: the old generation may still be there.
         await self._clients.commit_rebuild(collection)
         counted = (await self._clients.get_collection(collection, count=True)).vector_count
         yield pb.ReembedResponse(done_count=counted, total_count=counted, committed=True)
 
-    async def _pass(self, collection: str, model: Fingerprint) -> AsyncIterator[int]:
-        """Compares both generations once; the numbers of records that were brought in line."""
+    async def _pass(self, collection: str, model: Fingerprint) -> AsyncIterator[tuple[int, int]]:
+        """Compares both generations once; of each step, how many records it saw and how many it brought in line."""
+        seen = 0
         differing: list[str] = []
         pairs = side_by_side(
             vectors_of(self._clients, collection),
             vectors_of(self._clients, collection, rebuild=True),
         )
         async for image_id, old, new in pairs:
+            seen += 1
             if not _same(old, new):
                 differing.append(image_id)
             if len(differing) == self._settings.import_batch:
-                yield await self._align(collection, model, differing)
+                yield seen, await self._align(collection, model, differing)
+                seen = 0
                 differing.clear()
-        if differing:
-            yield await self._align(collection, model, differing)
+        yield seen, await self._align(collection, model, differing) if differing else 0
 
     async def _align(self, collection: str, model: Fingerprint, image_ids: Sequence[str]) -> int:
         """The number of those that were brought in line. What changes meanwhile differs in the next pass."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gateway.clients import Clients
 from gateway.encoding import batches
+from gateway.plausibility import check_plausible
 from gateway.settings import GatewaySettings
 from gateway.snapshots.layout import ENDINGS, SETTINGS, row, schema, settings
 from protos import admin_pb2 as pb
@@ -30,14 +31,14 @@ class Exporter:
         self._limits = limits
 
     async def run(self, request: pb.ExportSnapshotRequest) -> AsyncIterator[pb.ExportSnapshotResponse]:
-        """The files' bytes, file by file. Raises CollectionNotFound.
+        """The files' bytes, file by file. Raises CollectionNotFound, DependencyUnavailable.
 
         What is written meanwhile is in it or is not; a picture is in it with the bytes that it has, or not at all.
         """
         collection = await self._clients.get_collection(check_collection(request.collection))
         for part in _parts(SETTINGS, [json.dumps(settings(collection), ensure_ascii=False, indent=2).encode()]):
             yield part
-        number, token = 0, ""
+        written, number, token = 0, 0, ""
         while True:
             page = await self._clients.list_vectors(
                 retriever_pb2.ListVectorsRequest(
@@ -48,12 +49,15 @@ class Exporter:
                     consistency=types_pb2.CONSISTENCY_STRONG,
                 )
             )
+            written += len(page.records)
             if page.records:
                 async for part in self._some(collection, number, page.records):
                     yield part
             number, token = number + 1, page.next_page_token
             if not token:
-                return
+                break
+        pictures = (await self._clients.count_blobs(collection.collection)).count
+        check_plausible(pictures - written, pictures)
 
     async def _some(
         self,
