@@ -143,10 +143,15 @@ class Clients:
         *,
         thumbnails: bool = False,
         data: bool = False,
+        attributes: bool = False,
         limit_seconds: float = math.inf,
     ) -> Sequence[imagestore_pb2.Blob]:
         request = imagestore_pb2.GetBlobsRequest(
-            collection=collection, image_ids=image_ids, include_thumbnails=thumbnails, include_data=data
+            collection=collection,
+            image_ids=image_ids,
+            include_thumbnails=thumbnails,
+            include_data=data,
+            include_attributes=attributes,
         )
         async with calling("imagestore"):
             answer = await self._imagestore.GetBlobs(request, **outgoing(min(limit_seconds, self._limit_seconds)))
@@ -166,7 +171,9 @@ class Clients:
             return (await self._imagestore.DeleteBlobs(request, **outgoing(self._limit_seconds))).deleted_image_ids
 
     async def list_blobs(self, collection: str, size: int, token: str) -> imagestore_pb2.ListBlobsResponse:
-        request = imagestore_pb2.ListBlobsRequest(collection=collection, page_size=size, page_token=token)
+        request = imagestore_pb2.ListBlobsRequest(
+            collection=collection, page_size=size, page_token=token, include_attributes=True
+        )
         async with calling("imagestore"):
             return await self._imagestore.ListBlobs(request, **outgoing(self._limit_seconds))
 

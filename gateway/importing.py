@@ -118,11 +118,7 @@ class Importer:
         if not stored:
             return set()
         records = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
-        return {
-            record.image_id
-            for record in records
-            if record.content_sha256 in ("", stored[record.image_id].sha256) and not record.restored
-        }
+        return {record.image_id for record in records if record.content_sha256 in ("", stored[record.image_id].sha256)}
 
     def _kept(self, image_id: str) -> Outcome:
         if self._if_exists == types_pb2.IF_EXISTS_FAIL:
@@ -240,4 +236,5 @@ def _blob(upload: types_pb2.ImageUpload, result: encoder_pb2.ImageEmbedding) -> 
         media_type=result.media_type,
         width=result.width,
         height=result.height,
+        attributes=upload.attributes,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar
 
+from google.protobuf import struct_pb2
+
 from gateway.clients import Clients
-from protos import retriever_pb2, types_pb2
+from protos import imagestore_pb2, retriever_pb2, types_pb2
 
 PAGE = 1000
 Item = TypeVar("Item")
@@ -48,10 +50,12 @@ async def side_by_side(
 
 def blobs_of(
     clients: Clients, collection: str
-) -> Callable[[str], Awaitable[tuple[Iterable[types_pb2.ImageInfo], str]]]:
-    async def page(token: str) -> tuple[Iterable[types_pb2.ImageInfo], str]:
+) -> Callable[[str], Awaitable[tuple[Iterable[imagestore_pb2.Blob], str]]]:
+    """With their attributes."""
+
+    async def page(token: str) -> tuple[Iterable[imagestore_pb2.Blob], str]:
         found = await clients.list_blobs(collection, PAGE, token)
-        return found.infos, found.next_page_token
+        return found.blobs, found.next_page_token
 
     return page
 
@@ -77,5 +81,12 @@ def vectors_of(
     return page
 
 
+def attributes_of(blob: imagestore_pb2.Blob, record: retriever_pb2.VectorRecord | None) -> struct_pb2.Struct:
+    """Those that a picture's vector is to have: those beside its bytes, or where nobody said, those that it has."""
+    if record is None or blob.HasField("attributes"):
+        return blob.attributes
+    return record.attributes
+
+
 def _key(item: Any) -> bytes:
-    return str(item.image_id).encode()
+    return str(item.info.image_id if isinstance(item, imagestore_pb2.Blob) else item.image_id).encode()

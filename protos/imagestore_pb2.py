@@ -22,58 +22,59 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from protos import types_pb2 as protos_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/imagestore.proto\x12\x08wentu.v1\x1a\x12protos/types.proto\"_\n\nBlobUpload\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\"J\n\x0fPutBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x05\x62lobs\x18\x02 \x03(\x0b\x32\x14.wentu.v1.BlobUpload\"6\n\x10PutBlobsResponse\x12\"\n\x05infos\x18\x01 \x03(\x0b\x32\x13.wentu.v1.ImageInfo\"j\n\x0fGetBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\x12\x1a\n\x12include_thumbnails\x18\x03 \x01(\x08\x12\x14\n\x0cinclude_data\x18\x04 \x01(\x08\"1\n\x10GetBlobsResponse\x12\x1d\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x0e.wentu.v1.Blob\"J\n\x04\x42lob\x12!\n\x04info\x18\x01 \x01(\x0b\x32\x13.wentu.v1.ImageInfo\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\"_\n\x0fReadBlobRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12&\n\trendition\x18\x03 \x01(\x0e\x32\x13.wentu.v1.Rendition\"P\n\x10ReadBlobResponse\x12#\n\x04info\x18\x01 \x01(\x0b\x32\x13.wentu.v1.ImageInfoH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x10WriteBlobRequest\x12\'\n\x04head\x18\x01 \x01(\x0b\x32\x17.wentu.v1.WriteBlobHeadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"W\n\rWriteBlobHead\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\"\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x14.wentu.v1.BlobUpload\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"6\n\x11WriteBlobResponse\x12!\n\x04info\x18\x01 \x01(\x0b\x32\x13.wentu.v1.ImageInfo\";\n\x12\x44\x65leteBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\"0\n\x13\x44\x65leteBlobsResponse\x12\x19\n\x11\x64\x65leted_image_ids\x18\x01 \x03(\t\"M\n\x10ListBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"P\n\x11ListBlobsResponse\x12\"\n\x05infos\x18\x01 \x03(\x0b\x32\x13.wentu.v1.ImageInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11\x43ountBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"Q\n\x12\x43ountBlobsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x15\n\rcontent_count\x18\x02 \x01(\x04\x12\x15\n\rcontent_bytes\x18\x03 \x01(\x04\"&\n\x10\x44ropBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"*\n\x11\x44ropBlobsResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x04\"\x15\n\x13GetBlobStoreRequest\"e\n\x14GetBlobStoreResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x15\n\rstore_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x04\x32\x96\x05\n\x11ImageStoreService\x12\x41\n\x08PutBlobs\x12\x19.wentu.v1.PutBlobsRequest\x1a\x1a.wentu.v1.PutBlobsResponse\x12\x41\n\x08GetBlobs\x12\x19.wentu.v1.GetBlobsRequest\x1a\x1a.wentu.v1.GetBlobsResponse\x12\x43\n\x08ReadBlob\x12\x19.wentu.v1.ReadBlobRequest\x1a\x1a.wentu.v1.ReadBlobResponse0\x01\x12\x46\n\tWriteBlob\x12\x1a.wentu.v1.WriteBlobRequest\x1a\x1b.wentu.v1.WriteBlobResponse(\x01\x12J\n\x0b\x44\x65leteBlobs\x12\x1c.wentu.v1.DeleteBlobsRequest\x1a\x1d.wentu.v1.DeleteBlobsResponse\x12\x44\n\tListBlobs\x12\x1a.wentu.v1.ListBlobsRequest\x1a\x1b.wentu.v1.ListBlobsResponse\x12G\n\nCountBlobs\x12\x1b.wentu.v1.CountBlobsRequest\x1a\x1c.wentu.v1.CountBlobsResponse\x12\x44\n\tDropBlobs\x12\x1a.wentu.v1.DropBlobsRequest\x1a\x1b.wentu.v1.DropBlobsResponse\x12M\n\x0cGetBlobStore\x12\x1d.wentu.v1.GetBlobStoreRequest\x1a\x1e.wentu.v1.GetBlobStoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/imagestore.proto\x12\x08wentu.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x12protos/types.proto\"\x8c\x01\n\nBlobUpload\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12+\n\nattributes\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\"J\n\x0fPutBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x05\x62lobs\x18\x02 \x03(\x0b\x32\x14.wentu.v1.BlobUpload\"6\n\x10PutBlobsResponse\x12\"\n\x05infos\x18\x01 \x03(\x0b\x32\x13.wentu.v1.ImageInfo\"\x86\x01\n\x0fGetBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\x12\x1a\n\x12include_thumbnails\x18\x03 \x01(\x08\x12\x14\n\x0cinclude_data\x18\x04 \x01(\x08\x12\x1a\n\x12include_attributes\x18\x05 \x01(\x08\"1\n\x10GetBlobsResponse\x12\x1d\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x0e.wentu.v1.Blob\"w\n\x04\x42lob\x12!\n\x04info\x18\x01 \x01(\x0b\x32\x13.wentu.v1.ImageInfo\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\x12+\n\nattributes\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"_\n\x0fReadBlobRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12&\n\trendition\x18\x03 \x01(\x0e\x32\x13.wentu.v1.Rendition\"P\n\x10ReadBlobResponse\x12#\n\x04info\x18\x01 \x01(\x0b\x32\x13.wentu.v1.ImageInfoH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x10WriteBlobRequest\x12\'\n\x04head\x18\x01 \x01(\x0b\x32\x17.wentu.v1.WriteBlobHeadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"W\n\rWriteBlobHead\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\"\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x14.wentu.v1.BlobUpload\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"6\n\x11WriteBlobResponse\x12!\n\x04info\x18\x01 \x01(\x0b\x32\x13.wentu.v1.ImageInfo\";\n\x12\x44\x65leteBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\"0\n\x13\x44\x65leteBlobsResponse\x12\x19\n\x11\x64\x65leted_image_ids\x18\x01 \x03(\t\"i\n\x10ListBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x1a\n\x12include_attributes\x18\x04 \x01(\x08\"K\n\x11ListBlobsResponse\x12\x1d\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x0e.wentu.v1.Blob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11\x43ountBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"Q\n\x12\x43ountBlobsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x15\n\rcontent_count\x18\x02 \x01(\x04\x12\x15\n\rcontent_bytes\x18\x03 \x01(\x04\"&\n\x10\x44ropBlobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"*\n\x11\x44ropBlobsResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x04\"\x15\n\x13GetBlobStoreRequest\"e\n\x14GetBlobStoreResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x15\n\rstore_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x04\x32\x96\x05\n\x11ImageStoreService\x12\x41\n\x08PutBlobs\x12\x19.wentu.v1.PutBlobsRequest\x1a\x1a.wentu.v1.PutBlobsResponse\x12\x41\n\x08GetBlobs\x12\x19.wentu.v1.GetBlobsRequest\x1a\x1a.wentu.v1.GetBlobsResponse\x12\x43\n\x08ReadBlob\x12\x19.wentu.v1.ReadBlobRequest\x1a\x1a.wentu.v1.ReadBlobResponse0\x01\x12\x46\n\tWriteBlob\x12\x1a.wentu.v1.WriteBlobRequest\x1a\x1b.wentu.v1.WriteBlobResponse(\x01\x12J\n\x0b\x44\x65leteBlobs\x12\x1c.wentu.v1.DeleteBlobsRequest\x1a\x1d.wentu.v1.DeleteBlobsResponse\x12\x44\n\tListBlobs\x12\x1a.wentu.v1.ListBlobsRequest\x1a\x1b.wentu.v1.ListBlobsResponse\x12G\n\nCountBlobs\x12\x1b.wentu.v1.CountBlobsRequest\x1a\x1c.wentu.v1.CountBlobsResponse\x12\x44\n\tDropBlobs\x12\x1a.wentu.v1.DropBlobsRequest\x1a\x1b.wentu.v1.DropBlobsResponse\x12M\n\x0cGetBlobStore\x12\x1d.wentu.v1.GetBlobStoreRequest\x1a\x1e.wentu.v1.GetBlobStoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.imagestore_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BLOBUPLOAD']._serialized_start=57
-  _globals['_BLOBUPLOAD']._serialized_end=152
-  _globals['_PUTBLOBSREQUEST']._serialized_start=154
-  _globals['_PUTBLOBSREQUEST']._serialized_end=228
-  _globals['_PUTBLOBSRESPONSE']._serialized_start=230
-  _globals['_PUTBLOBSRESPONSE']._serialized_end=284
-  _globals['_GETBLOBSREQUEST']._serialized_start=286
-  _globals['_GETBLOBSREQUEST']._serialized_end=392
-  _globals['_GETBLOBSRESPONSE']._serialized_start=394
-  _globals['_GETBLOBSRESPONSE']._serialized_end=443
-  _globals['_BLOB']._serialized_start=445
-  _globals['_BLOB']._serialized_end=519
-  _globals['_READBLOBREQUEST']._serialized_start=521
-  _globals['_READBLOBREQUEST']._serialized_end=616
-  _globals['_READBLOBRESPONSE']._serialized_start=618
-  _globals['_READBLOBRESPONSE']._serialized_end=698
-  _globals['_WRITEBLOBREQUEST']._serialized_start=700
-  _globals['_WRITEBLOBREQUEST']._serialized_end=784
-  _globals['_WRITEBLOBHEAD']._serialized_start=786
-  _globals['_WRITEBLOBHEAD']._serialized_end=873
-  _globals['_WRITEBLOBRESPONSE']._serialized_start=875
-  _globals['_WRITEBLOBRESPONSE']._serialized_end=929
-  _globals['_DELETEBLOBSREQUEST']._serialized_start=931
-  _globals['_DELETEBLOBSREQUEST']._serialized_end=990
-  _globals['_DELETEBLOBSRESPONSE']._serialized_start=992
-  _globals['_DELETEBLOBSRESPONSE']._serialized_end=1040
-  _globals['_LISTBLOBSREQUEST']._serialized_start=1042
-  _globals['_LISTBLOBSREQUEST']._serialized_end=1119
-  _globals['_LISTBLOBSRESPONSE']._serialized_start=1121
-  _globals['_LISTBLOBSRESPONSE']._serialized_end=1201
-  _globals['_COUNTBLOBSREQUEST']._serialized_start=1203
-  _globals['_COUNTBLOBSREQUEST']._serialized_end=1242
-  _globals['_COUNTBLOBSRESPONSE']._serialized_start=1244
-  _globals['_COUNTBLOBSRESPONSE']._serialized_end=1325
-  _globals['_DROPBLOBSREQUEST']._serialized_start=1327
-  _globals['_DROPBLOBSREQUEST']._serialized_end=1365
-  _globals['_DROPBLOBSRESPONSE']._serialized_start=1367
-  _globals['_DROPBLOBSRESPONSE']._serialized_end=1409
-  _globals['_GETBLOBSTOREREQUEST']._serialized_start=1411
-  _globals['_GETBLOBSTOREREQUEST']._serialized_end=1432
-  _globals['_GETBLOBSTORERESPONSE']._serialized_start=1434
-  _globals['_GETBLOBSTORERESPONSE']._serialized_end=1535
-  _globals['_IMAGESTORESERVICE']._serialized_start=1538
-  _globals['_IMAGESTORESERVICE']._serialized_end=2200
+  _globals['_BLOBUPLOAD']._serialized_start=88
+  _globals['_BLOBUPLOAD']._serialized_end=228
+  _globals['_PUTBLOBSREQUEST']._serialized_start=230
+  _globals['_PUTBLOBSREQUEST']._serialized_end=304
+  _globals['_PUTBLOBSRESPONSE']._serialized_start=306
+  _globals['_PUTBLOBSRESPONSE']._serialized_end=360
+  _globals['_GETBLOBSREQUEST']._serialized_start=363
+  _globals['_GETBLOBSREQUEST']._serialized_end=497
+  _globals['_GETBLOBSRESPONSE']._serialized_start=499
+  _globals['_GETBLOBSRESPONSE']._serialized_end=548
+  _globals['_BLOB']._serialized_start=550
+  _globals['_BLOB']._serialized_end=669
+  _globals['_READBLOBREQUEST']._serialized_start=671
+  _globals['_READBLOBREQUEST']._serialized_end=766
+  _globals['_READBLOBRESPONSE']._serialized_start=768
+  _globals['_READBLOBRESPONSE']._serialized_end=848
+  _globals['_WRITEBLOBREQUEST']._serialized_start=850
+  _globals['_WRITEBLOBREQUEST']._serialized_end=934
+  _globals['_WRITEBLOBHEAD']._serialized_start=936
+  _globals['_WRITEBLOBHEAD']._serialized_end=1023
+  _globals['_WRITEBLOBRESPONSE']._serialized_start=1025
+  _globals['_WRITEBLOBRESPONSE']._serialized_end=1079
+  _globals['_DELETEBLOBSREQUEST']._serialized_start=1081
+  _globals['_DELETEBLOBSREQUEST']._serialized_end=1140
+  _globals['_DELETEBLOBSRESPONSE']._serialized_start=1142
+  _globals['_DELETEBLOBSRESPONSE']._serialized_end=1190
+  _globals['_LISTBLOBSREQUEST']._serialized_start=1192
+  _globals['_LISTBLOBSREQUEST']._serialized_end=1297
+  _globals['_LISTBLOBSRESPONSE']._serialized_start=1299
+  _globals['_LISTBLOBSRESPONSE']._serialized_end=1374
+  _globals['_COUNTBLOBSREQUEST']._serialized_start=1376
+  _globals['_COUNTBLOBSREQUEST']._serialized_end=1415
+  _globals['_COUNTBLOBSRESPONSE']._serialized_start=1417
+  _globals['_COUNTBLOBSRESPONSE']._serialized_end=1498
+  _globals['_DROPBLOBSREQUEST']._serialized_start=1500
+  _globals['_DROPBLOBSREQUEST']._serialized_end=1538
+  _globals['_DROPBLOBSRESPONSE']._serialized_start=1540
+  _globals['_DROPBLOBSRESPONSE']._serialized_end=1582
+  _globals['_GETBLOBSTOREREQUEST']._serialized_start=1584
+  _globals['_GETBLOBSTOREREQUEST']._serialized_end=1605
+  _globals['_GETBLOBSTORERESPONSE']._serialized_start=1607
+  _globals['_GETBLOBSTORERESPONSE']._serialized_end=1708
+  _globals['_IMAGESTORESERVICE']._serialized_start=1711
+  _globals['_IMAGESTORESERVICE']._serialized_end=2373
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from protos import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -30,6 +31,7 @@ class BlobUpload(_message.Message):
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The caller's id, 1 to 255 bytes of UTF-8 without control characters."""
     data: _builtins.bytes
@@ -40,6 +42,10 @@ class BlobUpload(_message.Message):
     """Width in pixels, after the EXIF orientation is applied."""
     height: _builtins.int
     """Height in pixels, after the EXIF orientation is applied."""
+    @_builtins.property
+    def attributes(self) -> _struct_pb2.Struct:
+        """The attributes that the vector has, kept here too: a vector that is lost is restored with them. At most 64 KiB."""
+
     def __init__(
         self,
         *,
@@ -48,10 +54,11 @@ class BlobUpload(_message.Message):
         media_type: _builtins.str = ...,
         width: _builtins.int = ...,
         height: _builtins.int = ...,
+        attributes: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "height", b"height", "image_id", b"image_id", "media_type", b"media_type", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "data", b"data", "height", b"height", "image_id", b"image_id", "media_type", b"media_type", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,12 +126,15 @@ class GetBlobsRequest(_message.Message):
     IMAGE_IDS_FIELD_NUMBER: _builtins.int
     INCLUDE_THUMBNAILS_FIELD_NUMBER: _builtins.int
     INCLUDE_DATA_FIELD_NUMBER: _builtins.int
+    INCLUDE_ATTRIBUTES_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     include_thumbnails: _builtins.bool
     """Return the thumbnails too."""
     include_data: _builtins.bool
     """Return the bytes too, as long as they fit in one message; RESOURCE_EXHAUSTED beyond."""
+    include_attributes: _builtins.bool
+    """Return the attributes too."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1,000 ids."""
@@ -136,10 +146,11 @@ class GetBlobsRequest(_message.Message):
         image_ids: _abc.Iterable[_builtins.str] | None = ...,
         include_thumbnails: _builtins.bool = ...,
         include_data: _builtins.bool = ...,
+        include_attributes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_ids", b"image_ids", "include_data", b"include_data", "include_thumbnails", b"include_thumbnails"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_ids", b"image_ids", "include_attributes", b"include_attributes", "include_data", b"include_data", "include_thumbnails", b"include_thumbnails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,6 +189,7 @@ class Blob(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     THUMBNAIL_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The bytes, where asked for."""
     thumbnail: _builtins.bytes
@@ -186,16 +198,21 @@ class Blob(_message.Message):
     def info(self) -> _types_pb2.ImageInfo:
         """What is known of it."""
 
+    @_builtins.property
+    def attributes(self) -> _struct_pb2.Struct:
+        """The attributes, where asked for and where somebody gave them."""
+
     def __init__(
         self,
         *,
         info: _types_pb2.ImageInfo | None = ...,
         data: _builtins.bytes = ...,
         thumbnail: _builtins.bytes = ...,
+        attributes: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "info", b"info", "thumbnail", b"thumbnail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "data", b"data", "info", b"info", "thumbnail", b"thumbnail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,22 +425,26 @@ class ListBlobsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_ATTRIBUTES_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     page_size: _builtins.int
     """At most this many, 1 to 1,000; 0 means 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    include_attributes: _builtins.bool
+    """Return the attributes too."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_attributes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "include_attributes", b"include_attributes", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,23 +456,23 @@ class ListBlobsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    INFOS_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def infos(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ImageInfo]:
-        """In ascending order of the ids' bytes."""
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blob]:
+        """In ascending order of the ids' bytes, without bytes and thumbnails."""
 
     def __init__(
         self,
         *,
-        infos: _abc.Iterable[_types_pb2.ImageInfo] | None = ...,
+        blobs: _abc.Iterable[Global___Blob] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["infos", b"infos", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,7 +122,7 @@ class ImageStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListBlobs(self, request, context):
-        """Pages of infos in ascending order of the ids' bytes.
+        """Pages of pictures in ascending order of the ids' bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class ImageStoreServiceStub:
     DeleteBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.DeleteBlobsRequest, _imagestore_pb2.DeleteBlobsResponse]
     """Removes pictures. Ids that are not there are no error."""
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.ListBlobsRequest, _imagestore_pb2.ListBlobsResponse]
-    """Pages of infos in ascending order of the ids' bytes."""
+    """Pages of pictures in ascending order of the ids' bytes."""
     CountBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.CountBlobsRequest, _imagestore_pb2.CountBlobsResponse]
     """Number of pictures, of contents, and their bytes."""
     DropBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.DropBlobsRequest, _imagestore_pb2.DropBlobsResponse]
@@ -68,7 +68,7 @@ class ImageStoreServiceAsyncStub(ImageStoreServiceStub):
     DeleteBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.DeleteBlobsRequest, _imagestore_pb2.DeleteBlobsResponse]  # type: ignore[assignment]
     """Removes pictures. Ids that are not there are no error."""
     ListBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.ListBlobsRequest, _imagestore_pb2.ListBlobsResponse]  # type: ignore[assignment]
-    """Pages of infos in ascending order of the ids' bytes."""
+    """Pages of pictures in ascending order of the ids' bytes."""
     CountBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.CountBlobsRequest, _imagestore_pb2.CountBlobsResponse]  # type: ignore[assignment]
     """Number of pictures, of contents, and their bytes."""
     DropBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.DropBlobsRequest, _imagestore_pb2.DropBlobsResponse]  # type: ignore[assignment]
@@ -125,7 +125,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.ListBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.ListBlobsResponse, _abc.Awaitable[_imagestore_pb2.ListBlobsResponse]]:
-        """Pages of infos in ascending order of the ids' bytes."""
+        """Pages of pictures in ascending order of the ids' bytes."""
 
     @_abc_1.abstractmethod
     def CountBlobs(

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from protos import types_pb2 as protos_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/retriever.proto\x12\x08wentu.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12protos/types.proto\"\xbd\x02\n\x10VectorCollection\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.wentu.v1.Metric\x12\"\n\x05index\x18\x04 \x01(\x0b\x32\x13.wentu.v1.IndexSpec\x12\x14\n\x0cvector_count\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x31\n\rrebuild_model\x18\x08 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x15\n\rindexed_count\x18\t \x01(\x04\"\xb9\x01\n\x1d\x43reateVectorCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.wentu.v1.Metric\x12\"\n\x05index\x18\x04 \x01(\x0b\x32\x13.wentu.v1.IndexSpec\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"P\n\x1e\x43reateVectorCollectionResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\"G\n\x1aGetVectorCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rinclude_count\x18\x02 \x01(\x08\"M\n\x1bGetVectorCollectionResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\"E\n\x1cListVectorCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\x1dListVectorCollectionsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.wentu.v1.VectorCollection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x1b\x44ropVectorCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"/\n\x1c\x44ropVectorCollectionResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\xb5\x01\n\x0cVectorRecord\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12&\n\tembedding\x18\x02 \x01(\x0b\x32\x13.wentu.v1.Embedding\x12+\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x63ontent_sha256\x18\x04 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x05 \x01(\t\x12\x10\n\x08restored\x18\x06 \x01(\x08\"~\n\x14UpsertVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x07records\x18\x02 \x03(\x0b\x32\x16.wentu.v1.VectorRecord\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"J\n\x15UpsertVectorsResponse\x12\x31\n\rrebuild_model\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"S\n\x14\x44\x65leteVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\x12\x14\n\x0crebuild_only\x18\x03 \x01(\x08\"\x17\n\x15\x44\x65leteVectorsResponse\"\xd9\x02\n\x14SearchVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x07queries\x18\x02 \x03(\x0b\x32\x13.wentu.v1.Embedding\x12\r\n\x05top_k\x18\x03 \x01(\r\x12 \n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x10.wentu.v1.Filter\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12*\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x15.wentu.v1.Consistency\x12.\n\nparameters\x18\x08 \x01(\x0b\x32\x1a.wentu.v1.SearchParameters\x12\x16\n\tmin_score\x18\t \x01(\x02H\x00\x88\x01\x01\x12\x1a\n\x12include_embeddings\x18\n \x01(\x08\x42\x0c\n\n_min_score\">\n\x15SearchVectorsResponse\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.wentu.v1.VectorHits\"/\n\nVectorHits\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.wentu.v1.VectorHit\"\x93\x01\n\tVectorHit\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08\x64istance\x18\x03 \x01(\x02\x12+\n\nattributes\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\tembedding\x18\x05 \x01(\x0b\x32\x13.wentu.v1.Embedding\"\x93\x01\n\x11GetVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\x12\x1a\n\x12include_embeddings\x18\x03 \x01(\x08\x12*\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x15.wentu.v1.Consistency\x12\x0f\n\x07rebuild\x18\x05 \x01(\x08\"=\n\x12GetVectorsResponse\x12\'\n\x07records\x18\x01 \x03(\x0b\x32\x16.wentu.v1.VectorRecord\"\xca\x01\n\x12ListVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12 \n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x10.wentu.v1.Filter\x12\x1a\n\x12include_embeddings\x18\x05 \x01(\x08\x12*\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32\x15.wentu.v1.Consistency\x12\x0f\n\x07rebuild\x18\x07 \x01(\x08\"W\n\x13ListVectorsResponse\x12\'\n\x07records\x18\x01 \x03(\x0b\x32\x16.wentu.v1.VectorRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x13\x43ountVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x10.wentu.v1.Filter\x12*\n\x0b\x63onsistency\x18\x03 \x01(\x0e\x32\x15.wentu.v1.Consistency\"%\n\x14\x43ountVectorsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"x\n\x13\x42\x65ginRebuildRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\"\n\x05index\x18\x03 \x01(\x0b\x32\x13.wentu.v1.IndexSpec\"F\n\x14\x42\x65ginRebuildResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\"*\n\x14\x43ommitRebuildRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"G\n\x15\x43ommitRebuildResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\")\n\x13\x41\x62ortRebuildRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\x16\n\x14\x41\x62ortRebuildResponse\"\x17\n\x15GetVectorStoreRequest\"N\n\x16GetVectorStoreResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x15\n\rstore_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t2\xd3\t\n\x10RetrieverService\x12k\n\x16\x43reateVectorCollection\x12\'.wentu.v1.CreateVectorCollectionRequest\x1a(.wentu.v1.CreateVectorCollectionResponse\x12\x62\n\x13GetVectorCollection\x12$.wentu.v1.GetVectorCollectionRequest\x1a%.wentu.v1.GetVectorCollectionResponse\x12h\n\x15ListVectorCollections\x12&.wentu.v1.ListVectorCollectionsRequest\x1a\'.wentu.v1.ListVectorCollectionsResponse\x12\x65\n\x14\x44ropVectorCollection\x12%.wentu.v1.DropVectorCollectionRequest\x1a&.wentu.v1.DropVectorCollectionResponse\x12P\n\rUpsertVectors\x12\x1e.wentu.v1.UpsertVectorsRequest\x1a\x1f.wentu.v1.UpsertVectorsResponse\x12P\n\rDeleteVectors\x12\x1e.wentu.v1.DeleteVectorsRequest\x1a\x1f.wentu.v1.DeleteVectorsResponse\x12P\n\rSearchVectors\x12\x1e.wentu.v1.SearchVectorsRequest\x1a\x1f.wentu.v1.SearchVectorsResponse\x12G\n\nGetVectors\x12\x1b.wentu.v1.GetVectorsRequest\x1a\x1c.wentu.v1.GetVectorsResponse\x12J\n\x0bListVectors\x12\x1c.wentu.v1.ListVectorsRequest\x1a\x1d.wentu.v1.ListVectorsResponse\x12M\n\x0c\x43ountVectors\x12\x1d.wentu.v1.CountVectorsRequest\x1a\x1e.wentu.v1.CountVectorsResponse\x12M\n\x0c\x42\x65ginRebuild\x12\x1d.wentu.v1.BeginRebuildRequest\x1a\x1e.wentu.v1.BeginRebuildResponse\x12P\n\rCommitRebuild\x12\x1e.wentu.v1.CommitRebuildRequest\x1a\x1f.wentu.v1.CommitRebuildResponse\x12M\n\x0c\x41\x62ortRebuild\x12\x1d.wentu.v1.AbortRebuildRequest\x1a\x1e.wentu.v1.AbortRebuildResponse\x12S\n\x0eGetVectorStore\x12\x1f.wentu.v1.GetVectorStoreRequest\x1a .wentu.v1.GetVectorStoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/retriever.proto\x12\x08wentu.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12protos/types.proto\"\xbd\x02\n\x10VectorCollection\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.wentu.v1.Metric\x12\"\n\x05index\x18\x04 \x01(\x0b\x32\x13.wentu.v1.IndexSpec\x12\x14\n\x0cvector_count\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x31\n\rrebuild_model\x18\x08 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x15\n\rindexed_count\x18\t \x01(\x04\"\xb9\x01\n\x1d\x43reateVectorCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.wentu.v1.Metric\x12\"\n\x05index\x18\x04 \x01(\x0b\x32\x13.wentu.v1.IndexSpec\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"P\n\x1e\x43reateVectorCollectionResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\"G\n\x1aGetVectorCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rinclude_count\x18\x02 \x01(\x08\"M\n\x1bGetVectorCollectionResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\"E\n\x1cListVectorCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\x1dListVectorCollectionsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.wentu.v1.VectorCollection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x1b\x44ropVectorCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"/\n\x1c\x44ropVectorCollectionResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\xa3\x01\n\x0cVectorRecord\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12&\n\tembedding\x18\x02 \x01(\x0b\x32\x13.wentu.v1.Embedding\x12+\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x63ontent_sha256\x18\x04 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x05 \x01(\t\"~\n\x14UpsertVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x07records\x18\x02 \x03(\x0b\x32\x16.wentu.v1.VectorRecord\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"J\n\x15UpsertVectorsResponse\x12\x31\n\rrebuild_model\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"S\n\x14\x44\x65leteVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\x12\x14\n\x0crebuild_only\x18\x03 \x01(\x08\"\x17\n\x15\x44\x65leteVectorsResponse\"\xd9\x02\n\x14SearchVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x07queries\x18\x02 \x03(\x0b\x32\x13.wentu.v1.Embedding\x12\r\n\x05top_k\x18\x03 \x01(\r\x12 \n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x10.wentu.v1.Filter\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12*\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x15.wentu.v1.Consistency\x12.\n\nparameters\x18\x08 \x01(\x0b\x32\x1a.wentu.v1.SearchParameters\x12\x16\n\tmin_score\x18\t \x01(\x02H\x00\x88\x01\x01\x12\x1a\n\x12include_embeddings\x18\n \x01(\x08\x42\x0c\n\n_min_score\">\n\x15SearchVectorsResponse\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.wentu.v1.VectorHits\"/\n\nVectorHits\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.wentu.v1.VectorHit\"\x93\x01\n\tVectorHit\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08\x64istance\x18\x03 \x01(\x02\x12+\n\nattributes\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\tembedding\x18\x05 \x01(\x0b\x32\x13.wentu.v1.Embedding\"\x93\x01\n\x11GetVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x03(\t\x12\x1a\n\x12include_embeddings\x18\x03 \x01(\x08\x12*\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x15.wentu.v1.Consistency\x12\x0f\n\x07rebuild\x18\x05 \x01(\x08\"=\n\x12GetVectorsResponse\x12\'\n\x07records\x18\x01 \x03(\x0b\x32\x16.wentu.v1.VectorRecord\"\xca\x01\n\x12ListVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12 \n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x10.wentu.v1.Filter\x12\x1a\n\x12include_embeddings\x18\x05 \x01(\x08\x12*\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32\x15.wentu.v1.Consistency\x12\x0f\n\x07rebuild\x18\x07 \x01(\x08\"W\n\x13ListVectorsResponse\x12\'\n\x07records\x18\x01 \x03(\x0b\x32\x16.wentu.v1.VectorRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x13\x43ountVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x10.wentu.v1.Filter\x12*\n\x0b\x63onsistency\x18\x03 \x01(\x0e\x32\x15.wentu.v1.Consistency\"%\n\x14\x43ountVectorsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"x\n\x13\x42\x65ginRebuildRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\"\n\x05index\x18\x03 \x01(\x0b\x32\x13.wentu.v1.IndexSpec\"F\n\x14\x42\x65ginRebuildResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\"*\n\x14\x43ommitRebuildRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"G\n\x15\x43ommitRebuildResponse\x12.\n\ncollection\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.VectorCollection\")\n\x13\x41\x62ortRebuildRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\x16\n\x14\x41\x62ortRebuildResponse\"\x17\n\x15GetVectorStoreRequest\"N\n\x16GetVectorStoreResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x15\n\rstore_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t2\xd3\t\n\x10RetrieverService\x12k\n\x16\x43reateVectorCollection\x12\'.wentu.v1.CreateVectorCollectionRequest\x1a(.wentu.v1.CreateVectorCollectionResponse\x12\x62\n\x13GetVectorCollection\x12$.wentu.v1.GetVectorCollectionRequest\x1a%.wentu.v1.GetVectorCollectionResponse\x12h\n\x15ListVectorCollections\x12&.wentu.v1.ListVectorCollectionsRequest\x1a\'.wentu.v1.ListVectorCollectionsResponse\x12\x65\n\x14\x44ropVectorCollection\x12%.wentu.v1.DropVectorCollectionRequest\x1a&.wentu.v1.DropVectorCollectionResponse\x12P\n\rUpsertVectors\x12\x1e.wentu.v1.UpsertVectorsRequest\x1a\x1f.wentu.v1.UpsertVectorsResponse\x12P\n\rDeleteVectors\x12\x1e.wentu.v1.DeleteVectorsRequest\x1a\x1f.wentu.v1.DeleteVectorsResponse\x12P\n\rSearchVectors\x12\x1e.wentu.v1.SearchVectorsRequest\x1a\x1f.wentu.v1.SearchVectorsResponse\x12G\n\nGetVectors\x12\x1b.wentu.v1.GetVectorsRequest\x1a\x1c.wentu.v1.GetVectorsResponse\x12J\n\x0bListVectors\x12\x1c.wentu.v1.ListVectorsRequest\x1a\x1d.wentu.v1.ListVectorsResponse\x12M\n\x0c\x43ountVectors\x12\x1d.wentu.v1.CountVectorsRequest\x1a\x1e.wentu.v1.CountVectorsResponse\x12M\n\x0c\x42\x65ginRebuild\x12\x1d.wentu.v1.BeginRebuildRequest\x1a\x1e.wentu.v1.BeginRebuildResponse\x12P\n\rCommitRebuild\x12\x1e.wentu.v1.CommitRebuildRequest\x1a\x1f.wentu.v1.CommitRebuildResponse\x12M\n\x0c\x41\x62ortRebuild\x12\x1d.wentu.v1.AbortRebuildRequest\x1a\x1e.wentu.v1.AbortRebuildResponse\x12S\n\x0eGetVectorStore\x12\x1f.wentu.v1.GetVectorStoreRequest\x1a .wentu.v1.GetVectorStoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,51 +53,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DROPVECTORCOLLECTIONRESPONSE']._serialized_start=1090
   _globals['_DROPVECTORCOLLECTIONRESPONSE']._serialized_end=1137
   _globals['_VECTORRECORD']._serialized_start=1140
-  _globals['_VECTORRECORD']._serialized_end=1321
-  _globals['_UPSERTVECTORSREQUEST']._serialized_start=1323
-  _globals['_UPSERTVECTORSREQUEST']._serialized_end=1449
-  _globals['_UPSERTVECTORSRESPONSE']._serialized_start=1451
-  _globals['_UPSERTVECTORSRESPONSE']._serialized_end=1525
-  _globals['_DELETEVECTORSREQUEST']._serialized_start=1527
-  _globals['_DELETEVECTORSREQUEST']._serialized_end=1610
-  _globals['_DELETEVECTORSRESPONSE']._serialized_start=1612
-  _globals['_DELETEVECTORSRESPONSE']._serialized_end=1635
-  _globals['_SEARCHVECTORSREQUEST']._serialized_start=1638
-  _globals['_SEARCHVECTORSREQUEST']._serialized_end=1983
-  _globals['_SEARCHVECTORSRESPONSE']._serialized_start=1985
-  _globals['_SEARCHVECTORSRESPONSE']._serialized_end=2047
-  _globals['_VECTORHITS']._serialized_start=2049
-  _globals['_VECTORHITS']._serialized_end=2096
-  _globals['_VECTORHIT']._serialized_start=2099
-  _globals['_VECTORHIT']._serialized_end=2246
-  _globals['_GETVECTORSREQUEST']._serialized_start=2249
-  _globals['_GETVECTORSREQUEST']._serialized_end=2396
-  _globals['_GETVECTORSRESPONSE']._serialized_start=2398
-  _globals['_GETVECTORSRESPONSE']._serialized_end=2459
-  _globals['_LISTVECTORSREQUEST']._serialized_start=2462
-  _globals['_LISTVECTORSREQUEST']._serialized_end=2664
-  _globals['_LISTVECTORSRESPONSE']._serialized_start=2666
-  _globals['_LISTVECTORSRESPONSE']._serialized_end=2753
-  _globals['_COUNTVECTORSREQUEST']._serialized_start=2755
-  _globals['_COUNTVECTORSREQUEST']._serialized_end=2874
-  _globals['_COUNTVECTORSRESPONSE']._serialized_start=2876
-  _globals['_COUNTVECTORSRESPONSE']._serialized_end=2913
-  _globals['_BEGINREBUILDREQUEST']._serialized_start=2915
-  _globals['_BEGINREBUILDREQUEST']._serialized_end=3035
-  _globals['_BEGINREBUILDRESPONSE']._serialized_start=3037
-  _globals['_BEGINREBUILDRESPONSE']._serialized_end=3107
-  _globals['_COMMITREBUILDREQUEST']._serialized_start=3109
-  _globals['_COMMITREBUILDREQUEST']._serialized_end=3151
-  _globals['_COMMITREBUILDRESPONSE']._serialized_start=3153
-  _globals['_COMMITREBUILDRESPONSE']._serialized_end=3224
-  _globals['_ABORTREBUILDREQUEST']._serialized_start=3226
-  _globals['_ABORTREBUILDREQUEST']._serialized_end=3267
-  _globals['_ABORTREBUILDRESPONSE']._serialized_start=3269
-  _globals['_ABORTREBUILDRESPONSE']._serialized_end=3291
-  _globals['_GETVECTORSTOREREQUEST']._serialized_start=3293
-  _globals['_GETVECTORSTOREREQUEST']._serialized_end=3316
-  _globals['_GETVECTORSTORERESPONSE']._serialized_start=3318
-  _globals['_GETVECTORSTORERESPONSE']._serialized_end=3396
-  _globals['_RETRIEVERSERVICE']._serialized_start=3399
-  _globals['_RETRIEVERSERVICE']._serialized_end=4634
+  _globals['_VECTORRECORD']._serialized_end=1303
+  _globals['_UPSERTVECTORSREQUEST']._serialized_start=1305
+  _globals['_UPSERTVECTORSREQUEST']._serialized_end=1431
+  _globals['_UPSERTVECTORSRESPONSE']._serialized_start=1433
+  _globals['_UPSERTVECTORSRESPONSE']._serialized_end=1507
+  _globals['_DELETEVECTORSREQUEST']._serialized_start=1509
+  _globals['_DELETEVECTORSREQUEST']._serialized_end=1592
+  _globals['_DELETEVECTORSRESPONSE']._serialized_start=1594
+  _globals['_DELETEVECTORSRESPONSE']._serialized_end=1617
+  _globals['_SEARCHVECTORSREQUEST']._serialized_start=1620
+  _globals['_SEARCHVECTORSREQUEST']._serialized_end=1965
+  _globals['_SEARCHVECTORSRESPONSE']._serialized_start=1967
+  _globals['_SEARCHVECTORSRESPONSE']._serialized_end=2029
+  _globals['_VECTORHITS']._serialized_start=2031
+  _globals['_VECTORHITS']._serialized_end=2078
+  _globals['_VECTORHIT']._serialized_start=2081
+  _globals['_VECTORHIT']._serialized_end=2228
+  _globals['_GETVECTORSREQUEST']._serialized_start=2231
+  _globals['_GETVECTORSREQUEST']._serialized_end=2378
+  _globals['_GETVECTORSRESPONSE']._serialized_start=2380
+  _globals['_GETVECTORSRESPONSE']._serialized_end=2441
+  _globals['_LISTVECTORSREQUEST']._serialized_start=2444
+  _globals['_LISTVECTORSREQUEST']._serialized_end=2646
+  _globals['_LISTVECTORSRESPONSE']._serialized_start=2648
+  _globals['_LISTVECTORSRESPONSE']._serialized_end=2735
+  _globals['_COUNTVECTORSREQUEST']._serialized_start=2737
+  _globals['_COUNTVECTORSREQUEST']._serialized_end=2856
+  _globals['_COUNTVECTORSRESPONSE']._serialized_start=2858
+  _globals['_COUNTVECTORSRESPONSE']._serialized_end=2895
+  _globals['_BEGINREBUILDREQUEST']._serialized_start=2897
+  _globals['_BEGINREBUILDREQUEST']._serialized_end=3017
+  _globals['_BEGINREBUILDRESPONSE']._serialized_start=3019
+  _globals['_BEGINREBUILDRESPONSE']._serialized_end=3089
+  _globals['_COMMITREBUILDREQUEST']._serialized_start=3091
+  _globals['_COMMITREBUILDREQUEST']._serialized_end=3133
+  _globals['_COMMITREBUILDRESPONSE']._serialized_start=3135
+  _globals['_COMMITREBUILDRESPONSE']._serialized_end=3206
+  _globals['_ABORTREBUILDREQUEST']._serialized_start=3208
+  _globals['_ABORTREBUILDREQUEST']._serialized_end=3249
+  _globals['_ABORTREBUILDRESPONSE']._serialized_start=3251
+  _globals['_ABORTREBUILDRESPONSE']._serialized_end=3273
+  _globals['_GETVECTORSTOREREQUEST']._serialized_start=3275
+  _globals['_GETVECTORSTOREREQUEST']._serialized_end=3298
+  _globals['_GETVECTORSTORERESPONSE']._serialized_start=3300
+  _globals['_GETVECTORSTORERESPONSE']._serialized_end=3378
+  _globals['_RETRIEVERSERVICE']._serialized_start=3381
+  _globals['_RETRIEVERSERVICE']._serialized_end=4616
 # @@protoc_insertion_point(module_scope)

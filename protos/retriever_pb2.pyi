@@ -308,15 +308,12 @@ class VectorRecord(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     MODEL_SHA256_FIELD_NUMBER: _builtins.int
-    RESTORED_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The picture's id."""
     content_sha256: _builtins.str
     """SHA-256 of the bytes that the vector was made from, in lower-case hexadecimal; empty where nobody said."""
     model_sha256: _builtins.str
     """SHA-256 of the checkpoint that made it. Filled in by the retriever."""
-    restored: _builtins.bool
-    """The record was restored from the bytes alone: its attributes, if there were any, are not known."""
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
         """The vector. Left out where it was not asked for."""
@@ -333,11 +330,10 @@ class VectorRecord(_message.Message):
         attributes: _struct_pb2.Struct | None = ...,
         content_sha256: _builtins.str = ...,
         model_sha256: _builtins.str = ...,
-        restored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "content_sha256", b"content_sha256", "embedding", b"embedding", "image_id", b"image_id", "model_sha256", b"model_sha256", "restored", b"restored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "content_sha256", b"content_sha256", "embedding", b"embedding", "image_id", b"image_id", "model_sha256", b"model_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

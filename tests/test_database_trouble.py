@@ -62,7 +62,7 @@ async def stored(stub: Stub) -> set[str]:
     token = ""
     while True:
         page = await stub.ListBlobs(pb.ListBlobsRequest(collection="c", page_size=1000, page_token=token))
-        found |= {info.image_id for info in page.infos}
+        found |= {blob.info.image_id for blob in page.blobs}
         if not (token := page.next_page_token):
             return found
 

@@ -77,7 +77,7 @@ async def test_ids_are_compared_byte_by_byte(stub: Stub) -> None:
     token = ""
     while True:
         page = await stub.ListBlobs(pb.ListBlobsRequest(collection="c", page_size=5, page_token=token))
-        seen += [info.image_id for info in page.infos]
+        seen += [blob.info.image_id for blob in page.blobs]
         token = page.next_page_token
         if not token:
             break

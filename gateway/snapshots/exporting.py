@@ -12,15 +12,17 @@ import pyarrow.parquet as pq
 
 from gateway.clients import Clients
 from gateway.encoding import batches
-from gateway.plausibility import check_plausible
 from gateway.settings import GatewaySettings
 from gateway.snapshots.layout import ENDINGS, SETTINGS, row, schema, settings
 from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2, types_pb2
+from services.common.errors import DependencyUnavailable
 from services.common.ids import check_collection
 
 ROWS = 1000
 CHUNK_BYTES = 256 * 1024
+# An interruption leaves fewer pictures without a vector; more of them were lost.
+MANY = 100
 
 
 class Exporter:
@@ -57,7 +59,10 @@ class Exporter:
             if not token:
                 break
         pictures = (await self._clients.count_blobs(collection.collection)).count
-        check_plausible(pictures - written, pictures)
+        if pictures - written >= MANY and written < pictures / 2:
+            raise DependencyUnavailable(
+                "retriever", f"{pictures - written:,} of {pictures:,} pictures have no vector: reconcile the collection"
+            )
 
     async def _some(
         self,

@@ -91,12 +91,14 @@ class Importer:
 
     async def _write(self, collection: retriever_pb2.VectorCollection, pairs: list[tuple[Row, bytes]]) -> None:
         """Bytes first, then vectors."""
+        records = [record(each) for each, _ in pairs]
         blobs = [
-            imagestore_pb2.BlobUpload(data=data, **{name: each[name] for name in ("image_id", *_KEPT)})
-            for each, data in pairs
+            imagestore_pb2.BlobUpload(
+                image_id=made.image_id, data=data, attributes=made.attributes, **{name: each[name] for name in _KEPT}
+            )
+            for made, (each, data) in zip(records, pairs, strict=True)
         ]
         await self._clients.put_blobs(collection.collection, blobs)
-        records = [record(each) for each, _ in pairs]
         await self._clients.upsert_vectors(
             retriever_pb2.UpsertVectorsRequest(
                 collection=collection.collection, records=records, model=collection.model

@@ -49,7 +49,6 @@ def schema(dim: int) -> pa.Schema:
             pa.field("size_bytes", pa.uint64(), nullable=False),
             pa.field("create_time", pa.timestamp("ms", tz="UTC"), nullable=False),
             pa.field("made_from", pa.string(), nullable=False),
-            pa.field("restored", pa.bool_(), nullable=False),
         ]
     )
 
@@ -66,14 +65,11 @@ def row(record: retriever_pb2.VectorRecord, info: types_pb2.ImageInfo) -> dict[s
         "size_bytes": info.size_bytes,
         "create_time": info.create_time.ToMilliseconds(),
         "made_from": record.content_sha256,
-        "restored": record.restored,
     }
 
 
 def record(found: dict[str, Any]) -> retriever_pb2.VectorRecord:
-    message = retriever_pb2.VectorRecord(
-        image_id=found["image_id"], content_sha256=found["made_from"], restored=found["restored"]
-    )
+    message = retriever_pb2.VectorRecord(image_id=found["image_id"], content_sha256=found["made_from"])
     message.embedding.values.extend(found["embedding"])
     json_format.Parse(found["attributes"], message.attributes)
     return message

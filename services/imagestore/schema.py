@@ -5,7 +5,7 @@ The migrations in migrations/versions create them; this module is what queries a
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.dialects import mysql
 
 metadata = MetaData()
@@ -13,6 +13,7 @@ metadata = MetaData()
 COLLECTION = String(63).with_variant(mysql.VARCHAR(63, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
 IMAGE_ID = LargeBinary(255).with_variant(mysql.VARBINARY(255), "mysql", "mariadb")
 SHA256 = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
+JSON_TEXT = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 BYTES = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 # A picture: the caller's id, and which content it has.
@@ -27,6 +28,8 @@ images = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("create_time_ms", BigInteger, nullable=False),
+    # An object of JSON; null where nobody said. Text: a database's own JSON type may change numbers.
+    Column("attributes", JSON_TEXT),
     Index("images_by_content", "collection", "sha256"),
 )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 from grpc import aio
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
 from services.common import __version__
+from services.common.attributes import check_attributes
 from services.common.errors import ChecksumMismatch, ImageTooLarge, InvalidField
 from services.common.ids import (
     check_collection,
@@ -24,7 +25,7 @@ from services.common.ids import (
 )
 from services.common.interceptors import Context
 from services.common.settings import MIB
-from services.imagestore.store import BlobStore, Info, Upload
+from services.imagestore.store import Blob, BlobStore, Info, Upload
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
@@ -54,11 +55,14 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
     async def GetBlobs(self, request: pb.GetBlobsRequest, context: Context) -> pb.GetBlobsResponse:
         collection, image_ids = check_collection(request.collection), check_image_ids(request.image_ids)
         blobs = await self._store.blobs(
-            collection, image_ids, request.include_data, request.include_thumbnails, self._max_answer_bytes
+            collection,
+            image_ids,
+            request.include_data,
+            request.include_thumbnails,
+            request.include_attributes,
+            self._max_answer_bytes,
         )
-        return pb.GetBlobsResponse(
-            blobs=[pb.Blob(info=_message(blob.info), data=blob.data, thumbnail=blob.thumbnail) for blob in blobs]
-        )
+        return pb.GetBlobsResponse(blobs=[_blob(blob) for blob in blobs])
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
         thumbnail = request.rendition == types_pb2.RENDITION_THUMBNAIL
@@ -97,9 +101,11 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, context: Context) -> pb.ListBlobsResponse:
         size = page_size(request.page_size)
-        infos = await self._store.page(check_collection(request.collection), page_start(request.page_token), size + 1)
+        infos = await self._store.page(
+            check_collection(request.collection), page_start(request.page_token), size + 1, request.include_attributes
+        )
         return pb.ListBlobsResponse(
-            infos=[_message(info) for info in infos[:size]],
+            blobs=[_blob(Blob(info)) for info in infos[:size]],
             next_page_token=page_token(infos[size - 1].image_id) if len(infos) > size else "",
         )
 
@@ -129,7 +135,19 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         if len(blob.media_type) > MAX_MEDIA_TYPE_CHARS:
             raise InvalidField(f"{field}.media_type", f"must have at most {MAX_MEDIA_TYPE_CHARS} characters")
         image_id = check_image_id(blob.image_id, f"{field}.image_id")
-        return Upload(image_id, data, blob.media_type, blob.width, blob.height)
+        attributes = None
+        if blob.HasField("attributes"):
+            check_attributes(blob.attributes, f"{field}.attributes")
+            attributes = json_format.MessageToJson(blob.attributes, indent=None, ensure_ascii=False)
+        return Upload(image_id, data, blob.media_type, blob.width, blob.height, attributes)
+
+
+def _blob(blob: Blob) -> pb.Blob:
+    message = pb.Blob(info=_message(blob.info), data=blob.data, thumbnail=blob.thumbnail)
+    if blob.info.attributes is not None:
+        json_format.Parse(blob.info.attributes, message.attributes)
+        message.attributes.SetInParent()  # none at all is known too
+    return message
 
 
 def _message(info: Info) -> types_pb2.ImageInfo:

@@ -39,22 +39,24 @@ _INFO = (
     images.c.height,
     images.c.create_time_ms,
 )
+_INFO_AND_ATTRIBUTES = (*_INFO, images.c.attributes)
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture to store."""
+    """A picture to store. `attributes` in JSON."""
 
     image_id: str
     data: bytes
     media_type: str
     width: int
     height: int
+    attributes: str | None = None
 
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a stored picture. `sha256` in hexadecimal."""
+    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for."""
 
     image_id: str
     sha256: str
@@ -63,6 +65,7 @@ class Info:
     width: int
     height: int
     create_time_ms: int
+    attributes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class BlobStore:
         image_ids: Sequence[str],
         with_data: bool,
         with_thumbnails: bool,
+        with_attributes: bool = False,
         max_bytes: float = math.inf,
     ) -> list[Blob]:
         """Infos with the bytes or the thumbnails of those that are there.
@@ -112,7 +116,7 @@ class BlobStore:
         """
 
         def work(connection: Connection) -> tuple[list[Info], dict[str, bytes]]:
-            found = _by_id(connection, collection, image_ids)
+            found = _by_id(connection, collection, image_ids, with_attributes)
             infos = [found[image_id] for image_id in image_ids if image_id in found]
             if not with_data:
                 return infos, {}
@@ -138,10 +142,10 @@ class BlobStore:
         gone = await self._run(self.database.write, lambda c: _delete(c, collection, image_ids))
         return [image_id for image_id in image_ids if image_id in gone]
 
-    async def page(self, collection: str, after: str, size: int) -> list[Info]:
+    async def page(self, collection: str, after: str, size: int, with_attributes: bool = False) -> list[Info]:
         """The infos with the `size` smallest ids after `after`."""
         statement = (
-            select(*_INFO)
+            select(*(_INFO_AND_ATTRIBUTES if with_attributes else _INFO))
             .where(images.c.collection == collection, images.c.image_id > after.encode())
             .order_by(images.c.image_id)
             .limit(size)
@@ -244,8 +248,14 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
         time_ms = known.create_time_ms if known is not None and known.sha256 == sha256.hex() else now
         infos.append(
             Info(
-                *(upload.image_id, sha256.hex(), upload.media_type),
-                *(len(upload.data), upload.width, upload.height, time_ms),
+                image_id=upload.image_id,
+                sha256=sha256.hex(),
+                media_type=upload.media_type,
+                size_bytes=len(upload.data),
+                width=upload.width,
+                height=upload.height,
+                create_time_ms=time_ms,
+                attributes=upload.attributes,
             )
         )
     in_order = sorted(infos, key=lambda info: info.image_id.encode())
@@ -324,8 +334,10 @@ def _release(connection: Connection, collection: str, hashes: set[bytes]) -> Non
     )
 
 
-def _by_id(connection: Connection, collection: str, image_ids: Sequence[str]) -> dict[str, Info]:
-    statement = select(*_INFO).where(
+def _by_id(
+    connection: Connection, collection: str, image_ids: Sequence[str], with_attributes: bool = False
+) -> dict[str, Info]:
+    statement = select(*(_INFO_AND_ATTRIBUTES if with_attributes else _INFO)).where(
         images.c.collection == collection, images.c.image_id.in_(bindparam("ids", expanding=True))
     )
     rows = connection.execute(statement, {"ids": [image_id.encode() for image_id in image_ids]})
@@ -348,6 +360,7 @@ def _info(row: Any) -> Info:
         row.width,
         row.height,
         row.create_time_ms,
+        *row[len(_INFO) :],
     )
 
 
@@ -361,4 +374,5 @@ def _row(collection: str, info: Info) -> dict[str, Any]:
         "width": info.width,
         "height": info.height,
         "create_time_ms": info.create_time_ms,
+        "attributes": info.attributes,
     }

@@ -89,17 +89,13 @@ class VectorCollection:
 
 @dataclass(frozen=True)
 class Record:
-    """A vector with its key and attributes, and what it was made from: a content and a model, by their checksums.
-
-    `restored`: made from bytes alone, without the attributes that there may have been.
-    """
+    """A vector with its key and attributes, and what it was made from: a content and a model, by their checksums."""
 
     image_id: str
     vector: Vector | None
     attributes: Attributes
     content_sha256: str = ""
     model_sha256: str = ""
-    restored: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, attribute_name,
 from services.retriever.records import Attributes, Hit, Metric, Record, Vector
 
 # What else is known of a record stands among its attributes, under names that no attribute is stored by.
-_CONTENT, _MODEL, _RESTORED = "%content", "%model", "%restored"
+_CONTENT, _MODEL = "%content", "%model"
 # Names of attributes that are null: Milvus 2.3 takes one for an attribute that exists.
 _NULLS = "%nulls"
-_OWN = frozenset({_CONTENT, _MODEL, _RESTORED, _NULLS})
+_OWN = frozenset({_CONTENT, _MODEL, _NULLS})
 
 
 def fields(with_vectors: bool) -> list[str]:
@@ -30,8 +30,6 @@ def row(record: Record, vector: Vector, model: Fingerprint) -> dict[str, Any]:
     stored |= {_CONTENT: record.content_sha256, _MODEL: model.checkpoint_sha256}
     if nulls := [name for name, value in record.attributes.items() if value is None]:
         stored[_NULLS] = nulls
-    if record.restored:
-        stored[_RESTORED] = True
     return {KEY: record.image_id, VECTOR: vector, ATTRIBUTES: stored}
 
 
@@ -50,7 +48,6 @@ def record(found: Mapping[str, Any], with_vectors: bool) -> Record:
         attributes_of(found),
         content_sha256=stored.get(_CONTENT, ""),
         model_sha256=stored.get(_MODEL, ""),
-        restored=stored.get(_RESTORED, False),
     )
 
 

@@ -257,7 +257,6 @@ def _to_record(message: pb.VectorRecord, field: str) -> Record:
         np.array(message.embedding.values, dtype=np.float32),
         json_format.MessageToDict(check_attributes(message.attributes, f"{field}.attributes")),
         content_sha256=check_sha256(message.content_sha256, f"{field}.content_sha256"),
-        restored=message.restored,
     )
 
 
@@ -273,7 +272,6 @@ def _from_record(record: Record) -> pb.VectorRecord:
         attributes=_struct(record.attributes),
         content_sha256=record.content_sha256,
         model_sha256=record.model_sha256,
-        restored=record.restored,
     )
     if record.vector is not None:
         message.embedding.values.extend(record.vector.tolist())
