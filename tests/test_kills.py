@@ -45,6 +45,8 @@ class Importer(threading.Thread):
 
     def run(self) -> None:
         for gateway in itertools.cycle(self._gateways):
+            if self.streams:
+                time.sleep(0.2)
             missing = [image_id for image_id in self._pictures if image_id not in self.acknowledged]
             if not missing:
                 return
@@ -55,7 +57,6 @@ class Importer(threading.Thread):
             except grpc.RpcError as error:
                 if error.code() not in PASSING:
                     self.problems.append(str(error))
-                time.sleep(0.2)
 
     def _requests(self, image_ids: list[str]) -> Iterator[pb.AddImagesRequest]:
         options = pb.AddImagesOptions(collection=COLLECTION, if_exists=types_pb2.IF_EXISTS_SKIP)

@@ -157,7 +157,7 @@ def test_searches_and_writes_go_on_under_a_new_model(tmp_path: Path, milvus: tup
         assert searcher.answered > 50
         assert writer.writes > 50
         assert {searcher.models[0], searcher.models[-1]} == {old.checkpoint_sha256, new.checkpoint_sha256}
-        print(f"{searcher.answered} searches, {writer.writes} writes, {steps[-2].done_count} in the last run")
+        print(f"{searcher.answered} searches, {writer.writes} writes, {len(steps) - 1} steps in the last run")
         check(system.retriever, first, writer.truth, new)
         assert reembed(first)[-1].committed, "where nothing is left to do, it says so"
         first.collections.DeleteCollection(pb.DeleteCollectionRequest(collection=COLLECTION), timeout=CALL_SECONDS)

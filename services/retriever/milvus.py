@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import grpc
 import structlog
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.client.types import LoadState
 
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable
@@ -43,7 +44,7 @@ class NoSuchCollection(Exception):
 
 
 class NotLoaded(Exception):
-    """The collection is there and not in memory: a Lite file forgets that when it is opened again."""
+    """The collection is there and not in memory, as in a Lite file that was opened again, or in a restored backup."""
 
 
 class Milvus:
@@ -118,6 +119,10 @@ class Milvus:
         )
 
     async def load(self, name: str) -> None:
+        """Into memory. Raises DependencyUnavailable where Milvus is at it, as it is for half a minute after a crash."""
+        found: Mapping[str, Any] = await self.call(self._client.get_load_state, name)
+        if found["state"] is LoadState.Loading:
+            raise DependencyUnavailable("milvus", "it is still loading the collection")
         await self.call(self._client.load_collection, name)
 
     async def drop(self, name: str) -> None:
