@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from grpc import aio
+from pymilvus import MilvusClient
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
@@ -174,6 +176,17 @@ async def test_vectors_come_back_as_they_were(stub: Stub) -> None:
     )
     assert [record.image_id for record in got.records] == ["b", "a"]
     assert list(got.records[0].embedding.values) == pytest.approx(two.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("stub", ["server"], indirect=True)
+async def test_a_collection_that_somebody_released_is_loaded(stub: Stub, milvus_address: str) -> None:
+    """As one is that was restored from a backup."""
+    await create(stub, "released")
+    await upsert(stub, "released", {"a": unit(1)[0]})
+    with closing(MilvusClient(milvus_address)) as client:
+        client.release_collection("released")
+    got = await stub.GetVectors(pb.GetVectorsRequest(collection="released", image_ids=["a"], consistency=STRONG))
+    assert [record.image_id for record in got.records] == ["a"]
 
 
 async def test_what_a_killed_self_test_left_is_dropped(tmp_path: Path) -> None:
