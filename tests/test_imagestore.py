@@ -8,6 +8,7 @@ import io
 import os
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import pytest
 from grpc import aio
 from PIL import Image
 from pydantic import SecretStr
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url, text
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
@@ -32,13 +33,22 @@ if TYPE_CHECKING:  # the asynchronous stubs exist for type checkers alone
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
-async def stub(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stub]:
-    database = str(tmp_path / "images.db")
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "mariadb":
-        database = request.getfixturevalue("mariadb_address")
+        return str(request.getfixturevalue("mariadb_address"))
+    return str(tmp_path / "images.db")
+
+
+@asynccontextmanager
+async def serving(database: str) -> AsyncIterator[Stub]:
     settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0)
     async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        made = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+        yield imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+
+
+@pytest.fixture
+async def stub(database: str) -> AsyncIterator[Stub]:
+    async with serving(database) as made:
         await made.DropBlobs(pb.DropBlobsRequest(collection="c"))
         yield made
 
@@ -51,6 +61,41 @@ async def put(stub: Stub, **blobs: bytes) -> None:
 async def counts(stub: Stub) -> tuple[int, int, int]:
     found = await stub.CountBlobs(pb.CountBlobsRequest(collection="c"))
     return found.count, found.content_count, found.content_bytes
+
+
+async def test_attributes_come_back_as_they_were(stub: Stub) -> None:
+    given = pb.BlobUpload(image_id="a", data=b"a")
+    given.attributes.update({"标签": ["红🙂", 1.5, None, {"深": True}], "": "\x00\\'\"", "small": 5e-324, "null": None})
+    none = pb.BlobUpload(image_id="b", data=b"b")
+    none.attributes.SetInParent()
+    unsaid = pb.BlobUpload(image_id="c", data=b"c")
+    await stub.PutBlobs(pb.PutBlobsRequest(collection="c", blobs=[given, none, unsaid]))
+    got = await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=["a", "b", "c"], include_attributes=True))
+    listed = await stub.ListBlobs(pb.ListBlobsRequest(collection="c", include_attributes=True))
+    assert list(listed.blobs) == list(got.blobs)
+    assert [blob.attributes for blob in got.blobs] == [given.attributes, none.attributes, unsaid.attributes]
+    assert [blob.HasField("attributes") for blob in got.blobs] == [True, True, False]
+    plain = await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=["a"]))
+    assert not plain.blobs[0].HasField("attributes")
+
+
+async def test_a_database_of_the_first_version_is_brought_up_to_date(database: str) -> None:
+    async with serving(database) as stub:
+        await stub.DropBlobs(pb.DropBlobsRequest(collection="c"))
+        await put(stub, old=b"old")
+    mariadb = "://" in database
+    engine = create_engine(make_url(database).set(drivername="mysql+pymysql") if mariadb else f"sqlite:///{database}")
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE images DROP COLUMN attributes"))
+        connection.execute(text("UPDATE wentu_schema_version SET version_num = '0001'"))
+    engine.dispose()
+    async with serving(database) as stub:
+        got = await stub.GetBlobs(
+            pb.GetBlobsRequest(collection="c", image_ids=["old"], include_data=True, include_attributes=True)
+        )
+        assert (got.blobs[0].data, got.blobs[0].HasField("attributes")) == (b"old", False)
+        await put(stub, new=b"new")
+        assert await counts(stub) == (2, 2, 6)
 
 
 async def test_the_same_bytes_are_one_content(stub: Stub) -> None:
