@@ -429,7 +429,7 @@ class ListBlobsRequest(_message.Message):
     collection: _builtins.str
     """Id of the collection."""
     page_size: _builtins.int
-    """At most this many, 1 to 1,000; 0 means 100."""
+    """At most this many, 1 to 1,000; 0 means 100. A page also ends where its bytes reach half of the largest message."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
     include_attributes: _builtins.bool

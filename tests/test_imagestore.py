@@ -22,6 +22,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
+from services.common.settings import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests import servers
@@ -77,6 +78,25 @@ async def test_attributes_come_back_as_they_were(stub: Stub) -> None:
     assert [blob.HasField("attributes") for blob in got.blobs] == [True, True, False]
     plain = await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=["a"]))
     assert not plain.blobs[0].HasField("attributes")
+
+
+async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) -> None:
+    settings = ImageStoreSettings(port=0, database=SecretStr(str(tmp_path / "images.db")), max_message_bytes=2 * MIB)
+    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
+        for number in range(40):
+            upload = pb.BlobUpload(image_id=f"{number:02}", data=b"x")
+            upload.attributes.update({"text": "字" * 20_000})
+            await stub.PutBlobs(pb.PutBlobsRequest(collection="c", blobs=[upload]))
+        request = pb.ListBlobsRequest(collection="c", page_size=1000, include_attributes=True)
+        seen, pages = [], 0
+        while pages == 0 or request.page_token:
+            page = await stub.ListBlobs(request)
+            assert page.ByteSize() < MIB
+            seen += [blob.info.image_id for blob in page.blobs]
+            pages, request.page_token = pages + 1, page.next_page_token
+    assert seen == [f"{number:02}" for number in range(40)]
+    assert pages == 3
 
 
 async def test_a_database_of_the_first_version_is_brought_up_to_date(database: str) -> None:

@@ -17,6 +17,7 @@ from pymilvus import MilvusClient
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
+from services.common.settings import MIB
 from services.retriever.__main__ import running
 from services.retriever.flushing import IDLE_SECONDS
 from services.retriever.milvus import Milvus
@@ -187,6 +188,29 @@ async def test_a_collection_that_somebody_released_is_loaded(stub: Stub, milvus_
         client.release_collection("released")
     got = await stub.GetVectors(pb.GetVectorsRequest(collection="released", image_ids=["a"], consistency=STRONG))
     assert [record.image_id for record in got.records] == ["a"]
+
+
+async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) -> None:
+    settings = RetrieverSettings(port=0, milvus=str(tmp_path / "milvus.db"), max_message_bytes=2 * MIB)
+    vector = types_pb2.Embedding(values=unit(1)[0])
+    records = [pb.VectorRecord(image_id=f"{number:02}", embedding=vector) for number in range(40)]
+    for record in records:
+        record.attributes.update({"text": "字" * 20_000})
+    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
+        await create(stub, "large")
+        for start in range(0, 40, 20):
+            some = records[start : start + 20]
+            await stub.UpsertVectors(pb.UpsertVectorsRequest(collection="large", records=some, model=MODEL))
+        seen, pages, token = [], 0, ""
+        while pages == 0 or token:
+            request = pb.ListVectorsRequest(collection="large", page_size=1000, page_token=token, consistency=STRONG)
+            page = await stub.ListVectors(request)
+            assert page.ByteSize() < MIB
+            seen += [record.image_id for record in page.records]
+            pages, token = pages + 1, page.next_page_token
+    assert seen == [record.image_id for record in records]
+    assert pages == 3
 
 
 async def test_what_a_killed_self_test_left_is_dropped(tmp_path: Path) -> None:

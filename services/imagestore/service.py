@@ -24,6 +24,7 @@ from services.common.ids import (
     page_token,
 )
 from services.common.interceptors import Context
+from services.common.pages import fitting
 from services.common.settings import MIB
 from services.imagestore.store import Blob, BlobStore, Info, Upload
 from services.imagestore.thumbnails import describe_thumbnail
@@ -104,9 +105,10 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         infos = await self._store.page(
             check_collection(request.collection), page_start(request.page_token), size + 1, request.include_attributes
         )
+        blobs = fitting((_blob(Blob(info)) for info in infos), size, self._store.settings.max_message_bytes)
         return pb.ListBlobsResponse(
-            blobs=[_blob(Blob(info)) for info in infos[:size]],
-            next_page_token=page_token(infos[size - 1].image_id) if len(infos) > size else "",
+            blobs=blobs,
+            next_page_token=page_token(blobs[-1].info.image_id) if len(blobs) < len(infos) else "",
         )
 
     async def CountBlobs(self, request: pb.CountBlobsRequest, context: Context) -> pb.CountBlobsResponse:

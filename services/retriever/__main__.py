@@ -29,7 +29,7 @@ async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
         stack.push_async_callback(store.close)
         checks = {"": store.check, service.NAME: store.check}
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base class.
-        servicer = service.RetrieverServicer(store)
+        servicer = service.RetrieverServicer(store, settings.max_message_bytes)
         yield await stack.enter_async_context(server.running(settings, [service.NAME], [servicer.add_to], checks))
 
 

@@ -29,6 +29,7 @@ from services.common.ids import (
     page_token,
 )
 from services.common.interceptors import Context
+from services.common.pages import fitting
 from services.retriever.filters.conditions import Condition, read_filter
 from services.retriever.records import Consistency, Hit, Index, Metric, Record, VectorCollection
 from services.retriever.store import Search, VectorStore
@@ -66,8 +67,9 @@ _INDEX_PREFIX = "INDEX_TYPE_"
 
 
 class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
-    def __init__(self, store: VectorStore) -> None:
+    def __init__(self, store: VectorStore, max_message_bytes: int) -> None:
         self._store = store
+        self._max_message_bytes = max_message_bytes
 
     def add_to(self, server: aio.Server) -> None:
         retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(self, server)
@@ -168,9 +170,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             _consistency(request.consistency),
             request.rebuild,
         )
+        page = fitting(map(_from_record, records), size, self._max_message_bytes)
         return pb.ListVectorsResponse(
-            records=[_from_record(record) for record in records[:size]],
-            next_page_token=page_token(records[size - 1].image_id) if len(records) > size else "",
+            records=page, next_page_token=page_token(page[-1].image_id) if len(page) < len(records) else ""
         )
 
     async def CountVectors(self, request: pb.CountVectorsRequest, context: Context) -> pb.CountVectorsResponse:
