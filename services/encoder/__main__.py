@@ -46,6 +46,8 @@ def make_engine(checkpoint: Checkpoint, settings: EncoderSettings) -> Engine:
     precision = settings.precision
     if precision == "auto":
         precision = "f32" if device == "cpu" else "f16"
+    elif device == "cpu" and precision != "f32":
+        raise ModelError(f"precision {precision}: torch computes in it on CUDA alone; on a CPU take f32, or openvino")
     return TorchEngine(checkpoint, device, precision, settings.threads)
 
 

@@ -15,10 +15,12 @@ import structlog
 from services.encoder.checkpoints import Checkpoint
 from services.encoder.conversion import towers
 from services.encoder.engine import Ids, Pixels, Vectors, unit
+from services.encoder.errors import ModelError
 
 log = structlog.get_logger()
 
 _TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "f16": ov.Type.f16}
+_CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 # bf16 costs the vectors a little; below this gain it is not worth it.
 LEAST_GAIN = 1.15
 _TRIALS = 20
@@ -34,8 +36,14 @@ class OpenVinoEngine:
     image_batch = 8
 
     def __init__(self, checkpoint: Checkpoint, precision: str, threads: int, cache: Path) -> None:
-        """`precision`: f32, bf16, f16, or auto for the faster of f32 and bf16 here. `cache`: keeps converted towers."""
+        """`precision`: f32, bf16, f16, or auto for the faster of f32 and bf16 here. `cache`: keeps converted towers.
+
+        Raises ModelError for a precision that the processor does not compute in: OpenVINO would imitate it, slower than
+        f32, with vectors that depend on who shares the batch.
+        """
         core = ov.Core()
+        if precision != "auto" and not can_compute(core, precision):
+            raise ModelError(f"precision {precision}: this processor does not compute in it; take auto or f32")
         texts, images, self.logit_scale = towers(core, checkpoint, cache)
         if precision == "auto":
             precision = faster_precision(core, threads)
@@ -50,13 +58,18 @@ class OpenVinoEngine:
         return unit(self._images.infer([np.ascontiguousarray(pixels)])[0])
 
 
+def can_compute(core: ov.Core, precision: str) -> bool:
+    """Whether the processor has instructions for it."""
+    return _CAPABILITIES[precision] in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def faster_precision(core: ov.Core, threads: int) -> str:
     """bf16 where this processor multiplies matrices clearly faster in it than in f32, measured here and now.
 
     What a processor says of itself does not decide it: with AMX bf16 is several times faster, with AVX512-BF16 alone it
     can be slower. The models' time is in their matrix products.
     """
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not can_compute(core, "bf16"):
         return "f32"
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((256, 1024), dtype=np.float32)

@@ -38,7 +38,9 @@ class EncoderSettings(ServerSettings):
     )
     device: str = Field("auto", description="for torch: cpu, cuda, cuda:1; auto takes a CUDA device where there is one")
     precision: Literal["auto", "f32", "bf16", "f16"] = Field(
-        "auto", description="auto: f16 on CUDA; on a CPU the faster of bf16 and f32, measured at the start"
+        "auto",
+        description="auto: f16 on CUDA; on a CPU the faster of bf16 and f32, measured at the start. bf16 and f16 on a "
+        "CPU: with openvino, where the processor has them",
     )
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that compute and, as many again, that decode")
     max_texts: int = Field(256, ge=1, le=4096, description="texts of one call")
