@@ -104,6 +104,7 @@ def refused(system: System, collection: str, chunks: list[admin.SnapshotChunk]) 
     return found.code, found.message
 
 
+@pytest.mark.parametrize("system", ["embedded"], indirect=True)  # a server takes 3 s for each collection
 def test_a_snapshot_that_is_not_whole_leaves_nothing(system: System, filled: str) -> None:
     whole = parts(system, filled)
     name = f"{filled}_bad"
