@@ -27,8 +27,12 @@ def main() -> None:
                 blobs.measure(report, database, imagestore.address, options.blobs)
         if options.vectors:
             milvus, address = servers.milvus_server(folder / "milvus")
-            with milvus.running(), serving("services.retriever", ["--milvus", address], folder) as retriever:
-                vectors.measure(report, address, retriever.address, options.vectors)
+            with (
+                milvus.running(),
+                serving("services.retriever", ["--milvus", address], folder) as retriever,
+                serving("bench.proxy", ["--milvus", address], folder) as proxy,
+            ):
+                vectors.measure(report, address, retriever.address, proxy.address, options.vectors)
     report.write(options.json)
 
 
