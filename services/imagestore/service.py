@@ -26,7 +26,8 @@ from services.common.ids import (
 from services.common.interceptors import Context
 from services.common.pages import fitting
 from services.common.settings import MIB
-from services.imagestore.store import Blob, BlobStore, Info, Upload
+from services.imagestore.reading import Info
+from services.imagestore.store import Blob, BlobStore, Upload
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name

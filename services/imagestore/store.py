@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Connection, bindparam, delete, exists, func, select, text
+from sqlalchemy import Connection, delete, exists, func, select, text
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +21,7 @@ from services.common.calls import seconds_left
 from services.common.errors import AnswerTooLarge, DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
 from services.common.work import Workers
 from services.imagestore.database import Database, problem
+from services.imagestore.reading import Info, by_id, data_of, pictures_after, with_bytes
 from services.imagestore.schema import contents, images, thumbnails
 from services.imagestore.settings import ImageStoreSettings
 from services.imagestore.thumbnails import make_thumbnail
@@ -30,16 +30,6 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 DROP_BATCH = 500
-_INFO = (
-    images.c.image_id,
-    images.c.sha256,
-    images.c.media_type,
-    images.c.size_bytes,
-    images.c.width,
-    images.c.height,
-    images.c.create_time_ms,
-)
-_INFO_AND_ATTRIBUTES = (*_INFO, images.c.attributes)
 
 
 @dataclass(frozen=True)
@@ -51,20 +41,6 @@ class Upload:
     media_type: str
     width: int
     height: int
-    attributes: str | None = None
-
-
-@dataclass(frozen=True)
-class Info:
-    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for."""
-
-    image_id: str
-    sha256: str
-    media_type: str
-    size_bytes: int
-    width: int
-    height: int
-    create_time_ms: int
     attributes: str | None = None
 
 
@@ -108,27 +84,28 @@ class BlobStore:
         with_data: bool,
         with_thumbnails: bool,
         with_attributes: bool = False,
-        max_bytes: float = math.inf,
+        max_bytes: int | None = None,
     ) -> list[Blob]:
         """Infos with the bytes or the thumbnails of those that are there.
 
         Raises AnswerTooLarge, before any bytes are read, for more than `max_bytes` of them.
         """
 
-        def work(connection: Connection) -> tuple[list[Info], dict[str, bytes]]:
-            found = _by_id(connection, collection, image_ids, with_attributes)
-            infos = [found[image_id] for image_id in image_ids if image_id in found]
+        def work(connection: Connection) -> list[Blob]:
             if not with_data:
-                return infos, {}
-            size = sum(info.size_bytes for info in infos)
-            if size > max_bytes:
-                raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {max_bytes:,.0f}")
-            return infos, _data(connection, collection, {bytes.fromhex(info.sha256) for info in infos})
+                infos = by_id(connection, collection, image_ids, with_attributes)
+                return [Blob(infos[image_id]) for image_id in image_ids if image_id in infos]
+            found = with_bytes(connection, collection, image_ids, with_attributes, max_bytes)
+            size = sum(info.size_bytes for info, _ in found.values())
+            if max_bytes is not None and size > max_bytes:
+                raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {max_bytes:,}")
+            return [Blob(*found[image_id]) for image_id in image_ids if image_id in found]
 
-        infos, data = await self._run(self.database.read, work)
-        hashes = {bytes.fromhex(info.sha256) for info in infos}
-        small = await self._thumbnails(collection, hashes) if with_thumbnails else {}
-        return [Blob(info, data.get(info.sha256, b""), small.get(info.sha256, b"")) for info in infos]
+        blobs = await self._run(self.database.read, work)
+        if not with_thumbnails:
+            return blobs
+        small = await self._thumbnails(collection, {bytes.fromhex(blob.info.sha256) for blob in blobs})
+        return [replace(blob, thumbnail=small.get(blob.info.sha256, b"")) for blob in blobs]
 
     async def one(self, collection: str, image_id: str, thumbnail: bool) -> Blob:
         """Raises ImageNotFound."""
@@ -144,13 +121,9 @@ class BlobStore:
 
     async def page(self, collection: str, after: str, size: int, with_attributes: bool = False) -> list[Info]:
         """The infos with the `size` smallest ids after `after`."""
-        statement = (
-            select(*(_INFO_AND_ATTRIBUTES if with_attributes else _INFO))
-            .where(images.c.collection == collection, images.c.image_id > after.encode())
-            .order_by(images.c.image_id)
-            .limit(size)
+        return await self._run(
+            self.database.read, lambda c: pictures_after(c, collection, after, size, with_attributes)
         )
-        return await self._run(self.database.read, lambda c: [_info(row) for row in c.execute(statement)])
 
     async def count(self, collection: str) -> Counts:
         def work(connection: Connection) -> Counts:
@@ -209,7 +182,7 @@ class BlobStore:
 
         found = await self._run(self.database.read, kept)
         for sha256 in sorted(wanted - found.keys()):
-            data = await self._run(self.database.read, partial(_data, collection=collection, hashes=[sha256]))
+            data = await self._run(self.database.read, partial(data_of, collection=collection, hashes=[sha256]))
             if sha256.hex() not in data:
                 continue
             found[sha256] = await self._workers.run(
@@ -229,7 +202,7 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
     hashes = [hashlib.sha256(upload.data).digest() for upload in uploads]
     data = {sha256: upload.data for sha256, upload in zip(hashes, uploads, strict=True)}
     image_ids = [upload.image_id for upload in uploads]
-    replaced = {bytes.fromhex(info.sha256) for info in _by_id(connection, collection, image_ids).values()}
+    replaced = {bytes.fromhex(info.sha256) for info in by_id(connection, collection, image_ids).values()}
     # Every writer locks contents first and pictures then, both in order: a delete that runs beside this either finds
     # the new reference or has removed the content before it is looked for here, and hardly two writers deadlock.
     present = _lock_contents(connection, collection, data.keys() | replaced)
@@ -240,7 +213,7 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
     if rows:
         connection.execute(_insert_content(connection), rows)
     # Looked at again: what was replaced between the first look and the locks is to be released too.
-    before = _by_id(connection, collection, image_ids)
+    before = by_id(connection, collection, image_ids)
     replaced |= {bytes.fromhex(info.sha256) for info in before.values()}
     infos = []
     for upload, sha256 in zip(uploads, hashes, strict=True):
@@ -307,9 +280,9 @@ def _lock_contents(connection: Connection, collection: str, hashes: Iterable[byt
 
 
 def _delete(connection: Connection, collection: str, image_ids: Sequence[str]) -> set[str]:
-    hashes = {bytes.fromhex(info.sha256) for info in _by_id(connection, collection, image_ids).values()}
+    hashes = {bytes.fromhex(info.sha256) for info in by_id(connection, collection, image_ids).values()}
     _lock_contents(connection, collection, hashes)
-    before = _by_id(connection, collection, image_ids)  # looked at again: it may have been replaced meanwhile
+    before = by_id(connection, collection, image_ids)  # looked at again: it may have been replaced meanwhile
     hashes |= {bytes.fromhex(info.sha256) for info in before.values()}
     connection.execute(
         delete(images).where(
@@ -331,36 +304,6 @@ def _release(connection: Connection, collection: str, hashes: set[bytes]) -> Non
     kept = exists().where(contents.c.collection == thumbnails.c.collection, contents.c.sha256 == thumbnails.c.sha256)
     connection.execute(
         delete(thumbnails).where(thumbnails.c.collection == collection, thumbnails.c.sha256.in_(sorted(hashes)), ~kept)
-    )
-
-
-def _by_id(
-    connection: Connection, collection: str, image_ids: Sequence[str], with_attributes: bool = False
-) -> dict[str, Info]:
-    statement = select(*(_INFO_AND_ATTRIBUTES if with_attributes else _INFO)).where(
-        images.c.collection == collection, images.c.image_id.in_(bindparam("ids", expanding=True))
-    )
-    rows = connection.execute(statement, {"ids": [image_id.encode() for image_id in image_ids]})
-    return {info.image_id: info for info in map(_info, rows)}
-
-
-def _data(connection: Connection, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
-    statement = select(contents.c.sha256, contents.c.data).where(
-        contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes))
-    )
-    return {bytes(row.sha256).hex(): bytes(row.data) for row in connection.execute(statement)}
-
-
-def _info(row: Any) -> Info:
-    return Info(
-        bytes(row.image_id).decode(),
-        bytes(row.sha256).hex(),
-        row.media_type,
-        row.size_bytes,
-        row.width,
-        row.height,
-        row.create_time_ms,
-        *row[len(_INFO) :],
     )
 
 

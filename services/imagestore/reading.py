@@ -1,0 +1,120 @@
+"""What is read of pictures: statements made once, and their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, case, func, select
+
+from services.imagestore.schema import contents, images
+
+_COLUMNS = (
+    images.c.image_id,
+    images.c.sha256,
+    images.c.media_type,
+    images.c.size_bytes,
+    images.c.width,
+    images.c.height,
+    images.c.create_time_ms,
+)
+# More bytes than there can be; infinity is no number of SQL.
+_NO_LIMIT = 2**62
+
+
+@dataclass(frozen=True)
+class Info:
+    """A picture without its bytes. `attributes` in JSON, where they were asked for and are known."""
+
+    image_id: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    width: int
+    height: int
+    create_time_ms: int
+    attributes: str | None = None
+
+
+def by_id(
+    connection: Connection, collection: str, image_ids: Sequence[str], with_attributes: bool = False
+) -> dict[str, Info]:
+    """Those of `image_ids` that are there."""
+    rows = connection.execute(_chosen(with_attributes, False), _parameters(collection, image_ids))
+    return {found.image_id: found for found in map(_info, rows)}
+
+
+def with_bytes(
+    connection: Connection,
+    collection: str,
+    image_ids: Sequence[str],
+    with_attributes: bool = False,
+    max_bytes: int | None = None,
+) -> dict[str, tuple[Info, bytes]]:
+    """Those of `image_ids` that are there, with their bytes, which are empty where all have more than `max_bytes`."""
+    parameters = _parameters(collection, image_ids)
+    parameters["max_bytes"] = _NO_LIMIT if max_bytes is None else max_bytes
+    found = {}
+    for *columns, data in connection.execute(_chosen(with_attributes, True), parameters):
+        info = _info(columns)
+        found[info.image_id] = (info, bytes(data or b""))
+    return found
+
+
+def pictures_after(
+    connection: Connection, collection: str, image_id: str, size: int, with_attributes: bool = False
+) -> list[Info]:
+    """The `size` pictures with the smallest ids after `image_id`."""
+    parameters = {"collection": collection, "after": image_id.encode(), "size": size}
+    return list(map(_info, connection.execute(_page(with_attributes), parameters)))
+
+
+def data_of(connection: Connection, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
+    """The bytes of those contents that are there, by their sha256 in hexadecimal."""
+    statement = select(contents.c.sha256, contents.c.data).where(
+        contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes))
+    )
+    return {bytes(row.sha256).hex(): bytes(row.data) for row in connection.execute(statement)}
+
+
+def _parameters(collection: str, image_ids: Sequence[str]) -> dict[str, Any]:
+    return {"collection": collection, "ids": [image_id.encode() for image_id in image_ids]}
+
+
+def _columns(with_attributes: bool) -> tuple[Any, ...]:
+    return (*_COLUMNS, images.c.attributes) if with_attributes else _COLUMNS
+
+
+@cache
+def _chosen(with_attributes: bool, with_data: bool) -> Select[Any]:
+    """By collection and ids. The bytes come in the same answer: a second one takes as long again."""
+    columns = _columns(with_attributes)
+    statement = select(*columns).where(_wanted(images))
+    if not with_data:
+        return statement
+    again = images.alias()
+    size = select(func.sum(again.c.size_bytes)).where(_wanted(again)).scalar_subquery()
+    data = case((size <= bindparam("max_bytes"), contents.c.data))
+    same = (images.c.collection == contents.c.collection) & (images.c.sha256 == contents.c.sha256)
+    return statement.add_columns(data).select_from(images.outerjoin(contents, same))
+
+
+def _wanted(table: Any) -> Any:
+    return (table.c.collection == bindparam("collection")) & table.c.image_id.in_(bindparam("ids", expanding=True))
+
+
+@cache
+def _page(with_attributes: bool) -> Select[Any]:
+    return (
+        select(*_columns(with_attributes))
+        .where(images.c.collection == bindparam("collection"), images.c.image_id > bindparam("after"))
+        .order_by(images.c.image_id)
+        .limit(bindparam("size"))
+    )
+
+
+def _info(row: Sequence[Any]) -> Info:
+    image_id, sha256, *rest = row
+    return Info(bytes(image_id).decode(), bytes(sha256).hex(), *rest)
