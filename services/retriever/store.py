@@ -22,7 +22,7 @@ from services.retriever.rows import attributes_of, fields, hit, record, row
 
 SCAN_PAGE = 1000
 TIE = 1e-6
-# 128 finds 0.9795 of the ten nearest among a million (bench/RESULTS.md).
+# Finds 0.9915 of the ten nearest among a million, where 128 finds 0.9795 (bench/RESULTS.md).
 DEFAULT_EF = 192
 
 
