@@ -127,9 +127,10 @@ async def test_parity_with_cn_clip_alone_and_among_others(
         assert cosines(one, two).min() >= 0.99999, cosines(one, two)
 
 
-def test_torch_computes_in_f32_alone_on_a_cpu() -> None:
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_torch_computes_in_f32_alone_on_a_cpu(device: str) -> None:
     with pytest.raises(ModelError, match="precision bf16: torch computes in it on CUDA alone"):
-        engine_of(find("demo"), EncoderSettings(engine="torch", device="cpu", precision="bf16"))
+        engine_of(find("demo"), EncoderSettings(engine="torch", device=device, precision="bf16"))
 
 
 def is_image(each: EncodedImage | InvalidField) -> TypeGuard[EncodedImage]:

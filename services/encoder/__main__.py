@@ -43,10 +43,10 @@ def make_engine(checkpoint: Checkpoint, settings: EncoderSettings) -> Engine:
     device = settings.device
     if device == "auto":
         device = "cuda" if _has_cuda(device) else "cpu"
-    precision = settings.precision
+    on_cuda, precision = device.startswith("cuda"), settings.precision
     if precision == "auto":
-        precision = "f32" if device == "cpu" else "f16"
-    elif device == "cpu" and precision != "f32":
+        precision = "f16" if on_cuda else "f32"
+    elif not on_cuda and precision != "f32":
         raise ModelError(f"precision {precision}: torch computes in it on CUDA alone; on a CPU take f32, or openvino")
     return TorchEngine(checkpoint, device, precision, settings.threads)
 

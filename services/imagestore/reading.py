@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,7 +26,7 @@ _NO_LIMIT = 2**62
 
 @dataclass(frozen=True)
 class Info:
-    """A picture without its bytes. `attributes` in JSON, where they were asked for and are known."""
+    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for."""
 
     image_id: str
     sha256: str
@@ -71,12 +71,11 @@ def pictures_after(
     return list(map(_info, connection.execute(_page(with_attributes), parameters)))
 
 
-def data_of(connection: Connection, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
-    """The bytes of those contents that are there, by their sha256 in hexadecimal."""
-    statement = select(contents.c.sha256, contents.c.data).where(
-        contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes))
-    )
-    return {bytes(row.sha256).hex(): bytes(row.data) for row in connection.execute(statement)}
+def data_of(connection: Connection, collection: str, sha256: bytes) -> bytes | None:
+    """The bytes of a content, where it is there."""
+    statement = select(contents.c.data).where(contents.c.collection == collection, contents.c.sha256 == sha256)
+    found = connection.execute(statement).scalar_one_or_none()
+    return None if found is None else bytes(found)
 
 
 def _parameters(collection: str, image_ids: Sequence[str]) -> dict[str, Any]:

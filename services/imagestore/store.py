@@ -182,12 +182,12 @@ class BlobStore:
 
         found = await self._run(self.database.read, kept)
         for sha256 in sorted(wanted - found.keys()):
-            data = await self._run(self.database.read, partial(data_of, collection=collection, hashes=[sha256]))
-            if sha256.hex() not in data:
+            data = await self._run(self.database.read, partial(data_of, collection=collection, sha256=sha256))
+            if data is None:
                 continue
             found[sha256] = await self._workers.run(
                 make_thumbnail,
-                data[sha256.hex()],
+                data,
                 form=self.settings.thumbnail_format,
                 side_pixels=self.settings.thumbnail_pixels,
                 max_pixels=self.settings.max_image_pixels,
