@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
 from services.imagestore.__main__ import running
+from services.imagestore.database import TRUSTED_SECONDS
 from services.imagestore.settings import ImageStoreSettings
 from tests import servers
 from tests.pictures import noise
@@ -132,7 +133,9 @@ async def test_connections_that_are_killed(mariadb: tuple[Server, str]) -> None:
         assert set(failures) <= set(PASSING)
         assert len(acknowledged) > len(failures)
         assert acknowledged <= await stored(stub)
-        await put(stub, "after", noise(1))
+        await asyncio.to_thread(kill_connections, port)
+        await asyncio.sleep(TRUSTED_SECONDS)
+        await put(stub, "after", noise(1))  # rested connections are asked before they are used
 
 
 def kill_connections(port: int) -> None:

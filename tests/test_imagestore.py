@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pymysql
@@ -41,8 +41,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def serving(database: str) -> AsyncIterator[Stub]:
-    settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0)
+async def serving(database: str, **more: Any) -> AsyncIterator[Stub]:
+    settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0, **more)
     async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield imagestore_pb2_grpc.ImageStoreServiceStub(channel)
 
@@ -97,6 +97,22 @@ async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) 
             pages, request.page_token = pages + 1, page.next_page_token
     assert seen == [f"{number:02}" for number in range(40)]
     assert pages == 3
+
+
+async def test_pictures_that_one_answer_cannot_take_are_refused(database: str) -> None:
+    async with serving(database, max_message_bytes=2 * MIB) as stub:
+        await stub.DropBlobs(pb.DropBlobsRequest(collection="c"))
+        sizes = {"a": 700_000, "b": 10, "c": 300_000, "d": 700_000, "e": 60_000}
+        pictures = {image_id: os.urandom(size) for image_id, size in sizes.items()}
+        await put(stub, **pictures)
+        fits = pb.GetBlobsRequest(collection="c", image_ids=["a", "b", "c"], include_data=True)
+        got = await stub.GetBlobs(fits)
+        assert [blob.data for blob in got.blobs] == [pictures["a"], pictures["b"], pictures["c"]]
+        for too_many in (["a", "d"], ["a", "b", "c", "e"]):
+            with pytest.raises(aio.AioRpcError) as caught:
+                await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=too_many, include_data=True))
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "one answer takes 1,048,576" in str(caught.value.details())
 
 
 async def test_a_database_of_the_first_version_is_brought_up_to_date(database: str) -> None:

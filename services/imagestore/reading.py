@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, case, func, select
+from sqlalchemy import Connection, Select, bindparam, case, select
 
+from services.common.errors import AnswerTooLarge
 from services.imagestore.schema import contents, images
 
 _COLUMNS = (
@@ -53,13 +54,23 @@ def with_bytes(
     with_attributes: bool = False,
     max_bytes: int | None = None,
 ) -> dict[str, tuple[Info, bytes]]:
-    """Those of `image_ids` that are there, with their bytes, which are empty where all have more than `max_bytes`."""
-    parameters = _parameters(collection, image_ids)
-    parameters["max_bytes"] = _NO_LIMIT if max_bytes is None else max_bytes
+    """Those of `image_ids` that are there, with their bytes, empty where they are gone.
+
+    Raises AnswerTooLarge for more than `max_bytes` of them, and never reads more.
+    """
+    # Pictures of at most this size cannot be too much together; larger ones wait until the sum is known.
+    share = _NO_LIMIT if max_bytes is None else max_bytes // len(image_ids)
+    parameters = _parameters(collection, image_ids) | {"share": share}
     found = {}
     for *columns, data in connection.execute(_chosen(with_attributes, True), parameters):
         info = _info(columns)
         found[info.image_id] = (info, bytes(data or b""))
+    size = sum(info.size_bytes for info, _ in found.values())
+    if max_bytes is not None and size > max_bytes:
+        raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {max_bytes:,}")
+    for info, _ in list(found.values()):
+        if info.size_bytes > share:
+            found[info.image_id] = (info, data_of(connection, collection, bytes.fromhex(info.sha256)) or b"")
     return found
 
 
@@ -90,18 +101,13 @@ def _columns(with_attributes: bool) -> tuple[Any, ...]:
 def _chosen(with_attributes: bool, with_data: bool) -> Select[Any]:
     """By collection and ids. The bytes come in the same answer: a second one takes as long again."""
     columns = _columns(with_attributes)
-    statement = select(*columns).where(_wanted(images))
+    wanted = (images.c.collection == bindparam("collection")) & images.c.image_id.in_(bindparam("ids", expanding=True))
+    statement = select(*columns).where(wanted)
     if not with_data:
         return statement
-    again = images.alias()
-    size = select(func.sum(again.c.size_bytes)).where(_wanted(again)).scalar_subquery()
-    data = case((size <= bindparam("max_bytes"), contents.c.data))
+    data = case((images.c.size_bytes <= bindparam("share"), contents.c.data))
     same = (images.c.collection == contents.c.collection) & (images.c.sha256 == contents.c.sha256)
     return statement.add_columns(data).select_from(images.outerjoin(contents, same))
-
-
-def _wanted(table: Any) -> Any:
-    return (table.c.collection == bindparam("collection")) & table.c.image_id.in_(bindparam("ids", expanding=True))
 
 
 @cache

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.common.calls import seconds_left
-from services.common.errors import AnswerTooLarge, DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
+from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
 from services.common.work import Workers
 from services.imagestore.database import Database, problem
 from services.imagestore.reading import Info, by_id, data_of, pictures_after, with_bytes
@@ -88,7 +88,7 @@ class BlobStore:
     ) -> list[Blob]:
         """Infos with the bytes or the thumbnails of those that are there.
 
-        Raises AnswerTooLarge, before any bytes are read, for more than `max_bytes` of them.
+        Raises AnswerTooLarge for more than `max_bytes` of them.
         """
 
         def work(connection: Connection) -> list[Blob]:
@@ -96,9 +96,6 @@ class BlobStore:
                 infos = by_id(connection, collection, image_ids, with_attributes)
                 return [Blob(infos[image_id]) for image_id in image_ids if image_id in infos]
             found = with_bytes(connection, collection, image_ids, with_attributes, max_bytes)
-            size = sum(info.size_bytes for info, _ in found.values())
-            if max_bytes is not None and size > max_bytes:
-                raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {max_bytes:,}")
             return [Blob(*found[image_id]) for image_id in image_ids if image_id in found]
 
         blobs = await self._run(self.database.read, work)
