@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
+import openvino.opset13 as opset13
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ from services.common.embeddings import to_embedding
 from services.common.errors import InvalidField
 from services.encoder import texts as texts_module
 from services.encoder.__main__ import make_engine as engine_of
+from services.encoder.activations import unfused
 from services.encoder.checkpoints import Checkpoint, find_checkpoint
 from services.encoder.cn_clip_import import image_transform, tokenize
 from services.encoder.encoder import EncodedImage, Encoder
@@ -125,6 +127,18 @@ async def test_parity_with_cn_clip_alone_and_among_others(
         assert cosines(got, wanted).min() >= LEAST_COSINE[precision], cosines(got, wanted)
     for one, two in ((texts, crowded), (texts, alone), (images, images_crowded)):
         assert cosines(one, two).min() >= 0.99999, cosines(one, two)
+
+
+def test_activations_are_the_same_when_written_out() -> None:
+    x = opset13.parameter([1000], ov.Type.f32)
+    model = ov.Model([opset13.gelu(x, "erf"), opset13.swish(x, np.float32(1.702))], [x])
+    values = np.linspace(-12, 12, 1000, dtype=np.float32)
+    core = ov.Core()
+    fused = list(core.compile_model(model, "CPU")([values]).values())
+    written = list(core.compile_model(unfused(model), "CPU")([values]).values())
+    assert {"Gelu", "Swish"}.isdisjoint(node.get_type_name() for node in model.get_ops())
+    for one, other in zip(fused, written, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0"])

@@ -12,6 +12,7 @@ import openvino as ov
 import openvino.opset13 as ops
 import structlog
 
+from services.encoder.activations import unfused
 from services.encoder.checkpoints import Checkpoint
 from services.encoder.conversion import towers
 from services.encoder.engine import Ids, Pixels, Vectors, unit
@@ -48,6 +49,8 @@ class OpenVinoEngine:
         if precision == "auto":
             precision = faster_precision(core, threads)
         self.precision = precision
+        if precision == "f32":
+            texts, images = unfused(texts), unfused(images)
         self._texts = _compiled(core, texts, precision, threads)
         self._images = _compiled(core, images, precision, threads)
 
