@@ -71,7 +71,13 @@ def find(model: str, architecture: str = "") -> Checkpoint:
     return find_checkpoint(model, architecture=architecture, cache=Path("/nonexistent"), hub="huggingface")
 
 
-def reference(checkpoint: Checkpoint, pictures: list[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+@pytest.fixture(scope="module")
+def pictures() -> list[bytes]:
+    return [encoded(drawn(500, 375), "JPEG"), encoded(drawn(64, 300)), gallery()[7].data]
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Checkpoint, pictures: list[bytes]) -> tuple[npt.NDArray[Any], ...]:
     """Unit vectors of SENTENCES and of the pictures, by cn_clip alone: its tokenizer, transform and module."""
     transform = image_transform(checkpoint.image_resolution)
     module = load_module(checkpoint)
@@ -106,15 +112,19 @@ ENGINES = [("openvino", "f32"), ("openvino", "bf16"), ("torch", "f32")]
 
 @pytest.mark.parametrize(("kind", "precision"), ENGINES)
 async def test_parity_with_cn_clip_alone_and_among_others(
-    checkpoint: Checkpoint, kind: str, precision: str, converted: Path
+    checkpoint: Checkpoint,
+    kind: str,
+    precision: str,
+    converted: Path,
+    pictures: list[bytes],
+    reference: tuple[npt.NDArray[Any], ...],
 ) -> None:
     """The figures of cn_clip, and the same ones whoever shares the batch."""
     if precision == "bf16" and not can_compute(ov.Core(), "bf16"):
         with pytest.raises(ModelError, match="this processor does not compute in it"):
             make_engine(checkpoint, kind, precision, converted)
         return
-    pictures = [encoded(drawn(500, 375), "JPEG"), encoded(drawn(64, 300)), gallery()[7].data]
-    wanted_texts, wanted_images = reference(checkpoint, pictures)
+    wanted_texts, wanted_images = reference
     async with encoder_of(checkpoint, make_engine(checkpoint, kind, precision, converted), text_cache=0) as encoder:
         texts = np.array([text.vector for text in await encoder.encode_texts(SENTENCES)])
         images = np.array([each.vector for each in await encoder.encode_images(pictures) if is_image(each)])
