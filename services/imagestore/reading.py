@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, case, select
 
 from services.common.errors import AnswerTooLarge
+from services.imagestore.records import Info
 from services.imagestore.schema import contents, images
 
 _COLUMNS = (
@@ -23,20 +23,6 @@ _COLUMNS = (
 )
 # More bytes than there can be; infinity is no number of SQL.
 _NO_LIMIT = 2**62
-
-
-@dataclass(frozen=True)
-class Info:
-    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for."""
-
-    image_id: str
-    sha256: str
-    media_type: str
-    size_bytes: int
-    width: int
-    height: int
-    create_time_ms: int
-    attributes: str | None = None
 
 
 def by_id(

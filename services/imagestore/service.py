@@ -26,8 +26,8 @@ from services.common.ids import (
 from services.common.interceptors import Context
 from services.common.pages import fitting
 from services.common.settings import MIB
-from services.imagestore.reading import Info
-from services.imagestore.store import Blob, BlobStore, Upload
+from services.imagestore.records import Blob, Info, Upload
+from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name

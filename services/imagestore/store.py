@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +21,8 @@ from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
 from services.common.work import Workers
 from services.imagestore.database import Database, problem
-from services.imagestore.reading import Info, by_id, data_of, pictures_after, with_bytes
+from services.imagestore.reading import by_id, data_of, pictures_after, with_bytes
+from services.imagestore.records import Blob, Counts, Info, Upload
 from services.imagestore.schema import contents, images, thumbnails
 from services.imagestore.settings import ImageStoreSettings
 from services.imagestore.thumbnails import make_thumbnail
@@ -30,32 +31,6 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 DROP_BATCH = 500
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A picture to store. `attributes` in JSON."""
-
-    image_id: str
-    data: bytes
-    media_type: str
-    width: int
-    height: int
-    attributes: str | None = None
-
-
-@dataclass(frozen=True)
-class Blob:
-    info: Info
-    data: bytes = b""
-    thumbnail: bytes = b""
-
-
-@dataclass(frozen=True)
-class Counts:
-    images: int
-    contents: int
-    content_bytes: int
 
 
 class BlobStore:

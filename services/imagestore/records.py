@@ -1,0 +1,45 @@
+"""What the image store takes and gives: pictures, what is known of them, and how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture to store. `attributes` in JSON."""
+
+    image_id: str
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+    attributes: str | None = None
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for."""
+
+    image_id: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    width: int
+    height: int
+    create_time_ms: int
+    attributes: str | None = None
+
+
+@dataclass(frozen=True)
+class Blob:
+    info: Info
+    data: bytes = b""
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class Counts:
+    images: int
+    contents: int
+    content_bytes: int
