@@ -13,9 +13,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from services.common.settings import existing_folder
 from services.imagestore.settings import ImageStoreSettings
@@ -30,8 +28,6 @@ ATTEMPTS = 10
 MAX_PAUSE_SECONDS = 0.5
 # Room in a packet for the statement around a picture's bytes.
 STATEMENT_BYTES = 64 * 1024
-# A connection that was in use this long ago still stands: asking it takes as long as a short statement.
-TRUSTED_SECONDS = 1.0
 _READING = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
 
 
@@ -146,34 +142,16 @@ def _sqlite(url: URL, writing: bool) -> Engine:
 def _mysql(url: URL, settings: ImageStoreSettings, writing: bool) -> Engine:
     seconds = max(1, round(settings.timeout_seconds))
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED"} if writing else _READING
-    engine = create_engine(
+    return create_engine(
         url,
         **options,
         pool_size=settings.threads,
         max_overflow=0,
         pool_timeout=settings.timeout_seconds,
+        pool_pre_ping=True,
         pool_recycle=1800,
         connect_args={"connect_timeout": min(10, seconds), "read_timeout": seconds, "write_timeout": seconds},
     )
-    _ask_after_a_rest(engine)
-    return engine
-
-
-def _ask_after_a_rest(engine: Engine) -> None:
-    """As pool_pre_ping, but for connections that were in use a moment ago."""
-
-    @event.listens_for(engine, "checkin")
-    def _rested(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["used"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def _ask(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-        if time.monotonic() - record.info.get("used", time.monotonic()) < TRUSTED_SECONDS:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error  # all are made anew
 
 
 def _max_packet_bytes(connection: Connection) -> int:
