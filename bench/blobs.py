@@ -126,12 +126,8 @@ def read(report: Report, stub: Any, connection: Any, count: int) -> None:
             assert ask(keys) == PAGE * SIZE_BYTES
             times[side].append((time.perf_counter() - started) * 1000)
     for times, when in ((again, "in memory"), (first, "on the disk")):
-        for percent, aim in ((50, "+3 ms"), (99, "")):
-            mine, other = (float(np.percentile(times[side], percent)) for side in ("ours", "direct"))
-            report.row(
-                f"{PAGE} random blobs of {count:,}, {when}, p{percent}", f"{mine:.2f} ms", f"PyMySQL {other:.2f} ms",
-                f"{mine - other:+.2f} ms", aim,
-            )  # fmt: skip
+        what = f"{PAGE} random blobs of {count:,}, {when}"
+        report.latencies(what, times["ours"], "PyMySQL", times["direct"], "+3 ms")
     mine, other = (float(np.median(first[side])) for side in ("ours", "tutorial"))
     report.row(
         f"{PAGE} random blobs of {count:,}, on the disk", f"{mine:.2f} ms",

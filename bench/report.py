@@ -8,11 +8,13 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 PACKAGES = ("grpcio", "openvino", "torch", "pillow", "pymilvus", "milvus", "pymysql", "sqlalchemy")
@@ -75,6 +77,14 @@ class Report:
         print(f"| {what} | {measured} | {against} | {ratio} | {aim} | {steal:.0%} |", flush=True)
         shown = {"what": what, "measured": measured, "against": against, "ratio": ratio, "aim": aim, "steal": steal}
         self._figures["rows"].append({**shown, **figures})
+
+    def latencies(self, what: str, ours_ms: Sequence[float], whose: str, theirs_ms: Sequence[float], aim: str) -> None:
+        """The median, which is to be within `aim`, and the 99th percentile, beside those of `whose`."""
+        for percent, wanted in ((50, aim), (99, "")):
+            mine, other = (float(np.percentile(times, percent)) for times in (ours_ms, theirs_ms))
+            self.row(
+                f"{what}, p{percent}", f"{mine:.2f} ms", f"{whose} {other:.2f} ms", f"{mine - other:+.2f} ms", wanted
+            )
 
     def write(self, path: Path | None) -> None:
         """All of it as one JSON object, where a file was asked for."""

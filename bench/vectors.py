@@ -213,12 +213,7 @@ def search(
             started = time.perf_counter()
             ask(query)
             times[side].append((time.perf_counter() - started) * 1000)
-    for percent, aim in ((50, "+1 ms"), (99, "")):
-        mine, other = (float(np.percentile(times[side], percent)) for side in ("ours", "theirs"))
-        report.row(
-            f"search, top {K}, ef {EF}, p{percent}", f"{mine:.2f} ms", f"pymilvus {other:.2f} ms",
-            f"{mine - other:+.2f} ms", aim,
-        )  # fmt: skip
+    report.latencies(f"search, top {K}, ef {EF}", times["ours"], "pymilvus", times["theirs"], "+1 ms")
     passed_on, other = float(np.median(times["proxy"])), float(np.median(times["theirs"]))
     report.row(
         "the barest Python process between, p50", f"{passed_on:.2f} ms", f"pymilvus {other:.2f} ms",

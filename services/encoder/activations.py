@@ -1,7 +1,7 @@
 """Activations that OpenVINO does not fuse into the product before them.
 
 In f32 its CPU plugin computes a plain fully connected layer by MLAS, and one with an activation fused into it by
-oneDNN, which takes several times as long for some batches (bench/RESULTS.md). Written out in other operations, an
+oneDNN, with which some batches take up to 1.9 times as long (bench/RESULTS.md). Written out in other operations, an
 activation stays on its own.
 """
 
@@ -15,12 +15,15 @@ import openvino.opset13 as ops
 
 
 def unfused(model: ov.Model) -> ov.Model:
-    """`model` itself, with its GELU and Swish written out: the same functions, up to rounding."""
+    """`model` itself, with cn_clip's activations written out: the same functions, up to rounding.
+
+    Those are the GELU with erf, and Swish with its β. Others, as of a checkpoint's own configuration, stay as they are.
+    """
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
-        if kind == "Gelu":
+        if kind == "Gelu" and node.get_attributes().get("approximation_mode", "ERF") == "ERF":
             written = _gelu(node.input_value(0))
-        elif kind == "Swish":
+        elif kind == "Swish" and len(node.inputs()) == 2:
             written = _swish(node.input_value(0), float(node.input_value(1).get_node().data))
         else:
             continue

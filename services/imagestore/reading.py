@@ -45,18 +45,21 @@ def with_bytes(
     Raises AnswerTooLarge for more than `max_bytes` of them, and never reads more.
     """
     # Pictures of at most this size cannot be too much together; larger ones wait until the sum is known.
-    share = _NO_LIMIT if max_bytes is None else max_bytes // len(image_ids)
+    limit = _NO_LIMIT if max_bytes is None else max_bytes
+    share = limit // len(image_ids)
     parameters = _parameters(collection, image_ids) | {"share": share}
-    found = {}
+    found: dict[str, tuple[Info, bytes]] = {}
     for *columns, data in connection.execute(_chosen(with_attributes, True), parameters):
         info = _info(columns)
         found[info.image_id] = (info, bytes(data or b""))
     size = sum(info.size_bytes for info, _ in found.values())
-    if max_bytes is not None and size > max_bytes:
-        raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {max_bytes:,}")
-    for info, _ in list(found.values()):
-        if info.size_bytes > share:
-            found[info.image_id] = (info, data_of(connection, collection, bytes.fromhex(info.sha256)) or b"")
+    if size > limit:
+        raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {limit:,}")
+    for image_id in [info.image_id for info, _ in found.values() if info.size_bytes > share]:
+        # Looked at again, and not its bytes alone: it may have been replaced meanwhile.
+        info, _ = found.pop(image_id)
+        left = limit - (size - info.size_bytes)
+        found |= with_bytes(connection, collection, [image_id], with_attributes, left)
     return found
 
 
