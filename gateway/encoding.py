@@ -11,7 +11,7 @@ from gateway.clients import Clients
 from gateway.settings import GatewaySettings
 from protos import encoder_pb2
 from services.common.calls import seconds_left
-from services.common.errors import Overloaded, WentuError
+from services.common.errors import Overloaded
 from services.common.fingerprint import Fingerprint
 
 # How long a picture waits for an encoder that is full.
@@ -28,9 +28,9 @@ async def encode_patiently(
         try:
             encoder = await clients.encoders.of(model)
             return await encoder.encode_images(images)
-        except WentuError as error:
+        except Overloaded as error:
             pause = error.retry_after_seconds
-            if error.reason != Overloaded.reason or pause is None or time.monotonic() + pause > give_up:
+            if pause is None or time.monotonic() + pause > give_up:
                 raise
         await asyncio.sleep(pause)
 

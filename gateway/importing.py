@@ -131,9 +131,8 @@ class Importer:
         """Encodes, commits the bytes, commits the vectors; outcomes by id."""
         try:
             return await self._write(uploads, stored, fresh=False)
-        except WentuError as error:
-            if error.reason != ModelMismatch.reason:
-                raise
+        except ModelMismatch:
+            pass
         return await self._write(uploads, stored, fresh=True)  # it may have been re-embedded a moment ago
 
     async def _write(

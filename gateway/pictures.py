@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from gateway.clients import Clients
 from protos import retriever_pb2, types_pb2
 from protos import search_pb2 as pb
-from services.common.errors import CollectionNotFound, InvalidField, WentuError
+from services.common.errors import CollectionNotFound, ImageNotFound, InvalidField, WentuError
 from services.common.ids import MAX_PAGE_SIZE, check_collection, check_image_id, check_image_ids
 
 
@@ -28,9 +28,8 @@ class Pictures:
                     yield pb.GetImageResponse(info=part.info)
                 else:
                     yield pb.GetImageResponse(chunk=part.chunk)
-        except WentuError as error:
-            if error.reason == "IMAGE_NOT_FOUND":
-                await self._say_if_unknown(collection)
+        except ImageNotFound:
+            await self._say_if_unknown(collection)
             raise
 
     async def details(self, request: pb.GetImageDetailsRequest) -> pb.GetImageDetailsResponse:
@@ -109,9 +108,10 @@ class Pictures:
         return images
 
     async def _say_if_unknown(self, collection: str) -> None:
-        """Raises CollectionNotFound where the retriever knows that it is the collection that is missing."""
+        """Raises CollectionNotFound if the retriever knows that it is the collection that is missing."""
         try:
             await self._clients.get_collection(collection)
-        except WentuError as error:
-            if error.reason == "COLLECTION_NOT_FOUND":
-                raise CollectionNotFound(collection) from error
+        except CollectionNotFound:
+            raise
+        except WentuError:
+            return  # the retriever does not answer: the image store has said what it knows

@@ -28,6 +28,8 @@ class Finished:
 class _Item:
     index: int
     upload: types_pb2.ImageUpload
+    # Kept: each read of `upload.data` copies the bytes.
+    size_bytes: int
 
 
 class Pipeline:
@@ -78,7 +80,7 @@ class Pipeline:
             async for upload in uploads:
                 async with self._changed:
                     await self._changed.wait_for(self._has_room)
-                    self._waiting.append(_Item(index, upload))
+                    self._waiting.append(_Item(index, upload, len(upload.data)))
                     self._changed.notify_all()
                 index += 1
         finally:
@@ -87,7 +89,7 @@ class Pipeline:
                 self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        size = sum(len(item.upload.data) for item in self._waiting)
+        size = sum(item.size_bytes for item in self._waiting)
         return len(self._waiting) < self._settings.import_waiting and size < 2 * self._settings.import_batch_bytes
 
     async def _work(self) -> None:
@@ -108,11 +110,11 @@ class Pipeline:
             ids: set[str] = set()
             size = 0
             while self._waiting and len(batch) < self._settings.import_batch:
-                upload = self._waiting[0].upload
-                size += len(upload.data)
-                if upload.image_id in self._busy | ids or (batch and size > self._settings.import_batch_bytes):
+                first = self._waiting[0]
+                size += first.size_bytes
+                if first.upload.image_id in self._busy | ids or (batch and size > self._settings.import_batch_bytes):
                     break
-                ids.add(upload.image_id)
+                ids.add(first.upload.image_id)
                 batch.append(self._waiting.popleft())
             self._busy |= ids
             self._changed.notify_all()

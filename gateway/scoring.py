@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.clients import Clients
-from gateway.search import renamed
 from protos import search_pb2 as pb
 from protos import types_pb2
 from services.common.errors import InvalidField, WentuError
@@ -22,7 +21,7 @@ class Scorer:
         try:
             compared = await self._clients.encoders.first.compare_texts(image, request.texts)
         except WentuError as error:
-            raise renamed(error, {"images[0]": "image"}) from error
+            raise error.renamed({"images[0]": "image"}) from error
         return pb.ScoreTextsResponse(results=compared.results, model=compared.model)
 
     async def _image(self, request: pb.ScoreTextsRequest) -> bytes:

@@ -13,7 +13,7 @@ from gateway.clients import Clients
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from protos import search_pb2 as pb
 from services.common.calls import seconds_left
-from services.common.errors import Code, InvalidField, ModelMismatch, NotBuiltYet, RemoteError, WentuError
+from services.common.errors import Code, InvalidField, ModelMismatch, NotBuiltYet, WentuError
 from services.common.ids import check_collection, check_range
 
 log = structlog.get_logger()
@@ -43,9 +43,7 @@ class Searcher:
         started = time.perf_counter()
         try:
             text, encoded_at, found = await self._found(request)
-        except WentuError as error:
-            if error.reason != ModelMismatch.reason:
-                raise
+        except ModelMismatch:
             text, encoded_at, found = await self._found(request, fresh=True)  # perhaps re-embedded a moment ago
         hits = found.results[0].hits
         retrieved_at = time.perf_counter()
@@ -74,7 +72,7 @@ class Searcher:
         try:
             encoded = await encoder.encode_texts([request.query.text])
         except WentuError as error:
-            raise renamed(error, {"texts[0]": "query.text"}) from error
+            raise error.renamed({"texts[0]": "query.text"}) from error
         encoded_at = time.perf_counter()
         found = await self._clients.search_vectors(
             retriever_pb2.SearchVectorsRequest(
@@ -140,14 +138,6 @@ def check_request(request: pb.SearchRequest) -> None:
         raise NotBuiltYet("page_token")
 
 
-def renamed(error: WentuError, names: Mapping[str, str]) -> WentuError:
-    """The error with the field's name as this service's caller knows it."""
-    if error.field not in names:
-        return error
-    name = names[error.field]
-    return RemoteError(error.code, error.reason, error.message.replace(error.field, name, 1), field=name)
-
-
 def _has_bytes(hit: retriever_pb2.VectorHit, blobs: Mapping[str, imagestore_pb2.Blob] | None) -> bool:
     return blobs is None or hit.image_id in blobs
 
@@ -163,4 +153,6 @@ def _hit(hit: retriever_pb2.VectorHit, blob: imagestore_pb2.Blob | None) -> pb.H
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:
-    return duration_pb2.Duration(nanos=round(seconds * 1e9) % 1_000_000_000, seconds=int(seconds))
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

@@ -58,6 +58,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Stored bytes do not match their checksum."""
     ERROR_REASON_WRITE_UNDER_WAY: _ErrorReason.ValueType  # 17
     """A write may still be under way here; what was asked is possible later."""
+    ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 18
+    """The answer is larger than one message takes: ask for less at once."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or one item of a call failed. It travels as `reason` in google.rpc.ErrorInfo (domain `wentu`, without the
@@ -100,4 +102,6 @@ ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 16
 """Stored bytes do not match their checksum."""
 ERROR_REASON_WRITE_UNDER_WAY: ErrorReason.ValueType  # 17
 """A write may still be under way here; what was asked is possible later."""
+ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 18
+"""The answer is larger than one message takes: ask for less at once."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -16,17 +16,18 @@
       DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
       ShuttingDown            UNAVAILABLE          SHUTTING_DOWN
       DeadlineExceeded        DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
-      AnswerTooLarge          RESOURCE_EXHAUSTED   INVALID_FIELD
+      AnswerTooLarge          RESOURCE_EXHAUSTED   ANSWER_TOO_LARGE
       InternalError           INTERNAL             INTERNAL
-      RemoteError             what another service answered, passed on
 
-Domain code raises them; interceptors.py alone turns them into a status, and wire_errors.py gives them their wire form.
+Domain code raises them. interceptors.py alone turns them into a status. wire_errors.py gives them their wire form, and
+makes the same class of error again from what another service answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from functools import cache
 
 
 class Code(IntEnum):
@@ -70,6 +71,23 @@ class WentuError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_after_seconds = retry_after_seconds
 
+    def renamed(self, names: Mapping[str, str]) -> WentuError:
+        """The same error with the field's name as this service's caller knows it.
+
+        `names`: from the upstream's names to this service's.
+        """
+        if self.field not in names:
+            return self
+        field = names[self.field]
+        return rebuilt(
+            self.code,
+            self.reason,
+            self.message.replace(self.field, field, 1),
+            field=field,
+            metadata=self.metadata,
+            retry_after_seconds=self.retry_after_seconds,
+        )
+
 
 class InvalidField(WentuError):
     """A field of the request is missing, malformed or beyond its limit."""
@@ -79,7 +97,11 @@ class InvalidField(WentuError):
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}", field=field)
-        self.problem = problem
+
+    @property
+    def problem(self) -> str:
+        """The message without the field's name."""
+        return self.message.removeprefix(f"{self.field}: ")
 
 
 class UnreadableImage(InvalidField):
@@ -194,8 +216,10 @@ class DeadlineExceeded(WentuError):
 
 
 class AnswerTooLarge(WentuError):
+    """More than one message takes: the caller asks for less at once."""
+
     code = Code.RESOURCE_EXHAUSTED
-    reason = "INVALID_FIELD"
+    reason = "ANSWER_TOO_LARGE"
 
 
 class InternalError(WentuError):
@@ -205,10 +229,33 @@ class InternalError(WentuError):
         super().__init__("internal error; the service's log has it under the request id")
 
 
-class RemoteError(WentuError):
-    """What another service answered, passed on as it came."""
+def rebuilt(
+    code: Code,
+    reason: str,
+    message: str,
+    *,
+    field: str = "",
+    metadata: Mapping[str, str] | None = None,
+    retry_after_seconds: float | None = None,
+) -> WentuError:
+    """The error that another service answered with, as the class of its reason.
 
-    def __init__(self, code: Code, reason: str, message: str, **details: object) -> None:
-        super().__init__(message, **details)  # type: ignore[arg-type]
-        self.code = code
-        self.reason = reason
+    A reason of a newer version, which no class has, becomes a WentuError with that code and reason.
+    """
+    kind = _kinds().get(reason, WentuError)
+    error = kind.__new__(kind)
+    WentuError.__init__(error, message, field=field, metadata=metadata, retry_after_seconds=retry_after_seconds)
+    error.code, error.reason = code, reason
+    return error
+
+
+@cache
+def _kinds() -> dict[str, type[WentuError]]:
+    kinds: list[type[WentuError]] = [WentuError, *_subclasses(WentuError)]
+    return {kind.reason: kind for kind in kinds}
+
+
+def _subclasses(kind: type[WentuError]) -> Iterator[type[WentuError]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

@@ -10,26 +10,14 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from protos import errors_pb2, types_pb2
-from services.common.errors import Code, DeadlineExceeded, DependencyUnavailable, RemoteError, WentuError
+from services.common.errors import Code, DeadlineExceeded, DependencyUnavailable, WentuError, rebuilt
 
 DOMAIN = "wentu"
 DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _PREFIX = "ERROR_REASON_"
-# What a caller did wrong, or may want to know, is passed on; anything else another service answers is its own trouble.
-_PASSED_ON = frozenset(
-    {
-        Code.INVALID_ARGUMENT,
-        Code.NOT_FOUND,
-        Code.ALREADY_EXISTS,
-        Code.FAILED_PRECONDITION,
-        Code.RESOURCE_EXHAUSTED,
-        Code.OUT_OF_RANGE,
-        Code.PERMISSION_DENIED,
-        Code.UNAUTHENTICATED,
-        Code.UNIMPLEMENTED,
-    }
-)
+# Without ErrorInfo these say that the connection or the server failed, not what the call asked for.
+_TROUBLE = frozenset({Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL, Code.UNAVAILABLE})
 
 
 def reason_number(reason: str) -> errors_pb2.ErrorReason.ValueType:
@@ -67,11 +55,11 @@ def item_error(error: WentuError) -> types_pb2.ItemError:
     )
 
 
-def from_item_error(item: types_pb2.ItemError, field: str = "") -> RemoteError:
-    """The error behind an item's; `field` is the caller's name for the field at fault."""
+def from_item_error(item: types_pb2.ItemError, field: str = "") -> WentuError:
+    """The error behind an item's, as the class of its reason. `field`: the caller's name for the field at fault."""
     reason = errors_pb2.ErrorReason.Name(item.reason).removeprefix(_PREFIX)
-    message = item.message.replace(item.field, field, 1) if item.field and field else item.message
-    return RemoteError(Code(item.code), reason, message, field=field or item.field)
+    error = rebuilt(Code(item.code), reason, item.message, field=item.field)
+    return error.renamed({item.field: field}) if item.field and field else error
 
 
 def _details(error: aio.AioRpcError) -> dict[str, Any]:
@@ -91,24 +79,29 @@ def _details(error: aio.AioRpcError) -> dict[str, Any]:
 
 
 def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
-    """What a failed call to another service means for the caller of this one."""
+    """What a failed call to another service means for the caller of this one.
+
+    An error of this project keeps its class, code, field, metadata and advice. Of others, a broken connection or a
+    broken server becomes DependencyUnavailable; a refusal keeps its code.
+    """
     code = Code(error.code().value[0])
     details = _details(error)
     info, bad_request, retry = (details.get(name) for name in ("ErrorInfo", "BadRequest", "RetryInfo"))
-    retry_seconds = retry.retry_delay.ToMilliseconds() / 1000 if retry is not None else None
-    message = error.details() or ""
     if code is Code.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"{dependency} did not answer in time")
-    if info is not None and info.domain == DOMAIN and (code in _PASSED_ON or code is Code.UNAVAILABLE):
-        field = bad_request.field_violations[0].field if bad_request is not None else ""
-        return RemoteError(
-            code, info.reason, message, field=field, metadata=dict(info.metadata), retry_after_seconds=retry_seconds
+    if info is not None and info.domain == DOMAIN:
+        return rebuilt(
+            code,
+            info.reason,
+            error.details() or "",
+            field=bad_request.field_violations[0].field if bad_request is not None else "",
+            metadata=dict(info.metadata),
+            retry_after_seconds=retry.retry_delay.ToMilliseconds() / 1000 if retry is not None else None,
         )
-    if code is Code.UNAVAILABLE:
-        return DependencyUnavailable(dependency, "it does not answer")
-    if code in _PASSED_ON:
-        return RemoteError(code, "UNSUPPORTED", message, metadata={"dependency": dependency})
-    return DependencyUnavailable(dependency, f"it failed with {error.code().name}")
+    if code in _TROUBLE:
+        problem = "it does not answer" if code is Code.UNAVAILABLE else f"it failed with {error.code().name}"
+        return DependencyUnavailable(dependency, problem)
+    return rebuilt(code, "UNSUPPORTED", error.details() or "", metadata={"dependency": dependency})
 
 
 def grpc_status(code: Code) -> grpc.StatusCode:
