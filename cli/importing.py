@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cli.client import TIMEOUT_SECONDS, Client
-from cli.sources import Source, SourceImage
+from cli.sources import Source
 from protos import search_pb2 as pb
 from protos import types_pb2
 from services.common.settings import MIB

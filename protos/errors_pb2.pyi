@@ -66,8 +66,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or one item of a call failed. It travels as `reason` in google.rpc.ErrorInfo (domain `wentu`, without the
     prefix ERROR_REASON_) and in ItemError. Some calls end before a service sees them, without these details: a message
-    beyond the transport's limit (RESOURCE_EXHAUSTED), metadata beyond its limit (RESOURCE_EXHAUSTED), what the caller or
-    its own library cancels (CANCELLED), and a connection that breaks (UNAVAILABLE).
+    beyond the transport's limit (RESOURCE_EXHAUSTED), metadata beyond its limit (RESOURCE_EXHAUSTED), what the caller
+    cancels or tens of thousands of calls in one burst (CANCELLED), and a connection that breaks (UNAVAILABLE).
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import fcntl
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ log = structlog.get_logger()
 
 # A line without an end is taken for whole at this length.
 MAX_LINE_BYTES = 64 * 1024
+PIPE_BYTES = 1024 * 1024
 
 
 def configure_logs(service: str, level: str, form: str) -> None:
@@ -69,6 +71,8 @@ def _standard_error_read(service: str) -> TextIO:
     reading, writing = os.pipe()
     # Who writes while nobody can read, with the interpreter's lock held, loses a line instead of standing still.
     os.set_blocking(writing, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     os.dup2(writing, 2)
     os.close(writing)
     faulthandler.enable(real)

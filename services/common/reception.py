@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext
 from typing import Any
 
-from google.protobuf import descriptor_pool
 from grpc import aio
 
 from services.common.budget import Budget
@@ -63,7 +62,7 @@ class Reception:
     def serve(self, handler: Any, method: str, counted: bool = True) -> Serve:
         """How `method` is served by a handler of any of gRPC's four shapes. What is not counted is never refused."""
         behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
-        reader = Reader(method, handler.request_deserializer, self._settings)
+        reader = Reader(handler.request_deserializer, self._settings)
         slots = self._slots[method.rpartition("/")[0]] if counted else nullcontext()
         budget = self.budget
 
@@ -100,12 +99,11 @@ class Reception:
 class Reader:
     """Parses the messages of one method."""
 
-    def __init__(self, method: str, parse: Callable[[bytes], Any], settings: ServerSettings) -> None:
-        self._parse = parse
+    def __init__(self, parse: Any, settings: ServerSettings) -> None:
+        self._parse: Callable[[bytes], Any] = parse
         self._max_bytes = settings.max_request_bytes
         self._max_fields_bytes = settings.max_fields_bytes
-        _, service, name = method.split("/")
-        descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].input_type
+        descriptor = parse.__self__.DESCRIPTOR  # the message's class, whose FromString it is
         self._name: str = descriptor.full_name
         self._shape: Shape = shape_of(descriptor)
 

@@ -5,15 +5,16 @@ grpcio-reflection has v1alpha alone, and does not find methods.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format
 from grpc import aio
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+OLD, NEW = "grpc.reflection.v1alpha", "grpc.reflection.v1"
+NAMES = tuple(f"{package}.ServerReflection" for package in (NEW, OLD))
 METHOD = "ServerReflectionInfo"
 
 
@@ -22,7 +23,7 @@ class Reflection:
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = sorted(services)
-        self._pool: Any = descriptor_pool.Default()
+        self._pools: list[Any] = [descriptor_pool.Default(), _new_pool()]
 
     async def info(
         self, requests: AsyncIterator[pb.ServerReflectionRequest], context: Any
@@ -30,73 +31,76 @@ class Reflection:
         """One answer a question; a question that has none is answered NOT_FOUND, and the stream goes on."""
         async for request in requests:
             answer = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
-            try:
-                self._answer(request, answer)
-            except KeyError:
+            if not any(_found(pool, self._services, request, answer) for pool in self._pools):
                 answer.error_response.error_code = grpc.StatusCode.NOT_FOUND.value[0]
                 answer.error_response.error_message = "not found"
             yield answer
 
-    def _answer(self, request: pb.ServerReflectionRequest, answer: pb.ServerReflectionResponse) -> None:
-        kind = request.WhichOneof("message_request")
+
+def _new_pool() -> Any:
+    """A pool that has the file of the new name, which is that of the old one."""
+    old = descriptor_pb2.FileDescriptorProto()
+    pb.DESCRIPTOR.CopyToProto(old)
+    text = json_format.MessageToJson(old).replace(OLD, NEW).replace(OLD.replace(".", "/"), NEW.replace(".", "/"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(json_format.Parse(text, descriptor_pb2.FileDescriptorProto()))
+    return pool
+
+
+def _found(pool: Any, services: list[str], request: Any, answer: pb.ServerReflectionResponse) -> bool:
+    """Whether the pool has the answer, which is then filled in."""
+    kind = request.WhichOneof("message_request")
+    try:
         if kind == "list_services":
-            services = [pb.ServiceResponse(name=name) for name in self._services]
-            answer.list_services_response.service.extend(services)
+            answer.list_services_response.service.extend(pb.ServiceResponse(name=name) for name in services)
         elif kind == "file_by_filename":
-            self._describe(self._pool.FindFileByName(request.file_by_filename), answer)
+            _describe(pool.FindFileByName(request.file_by_filename), answer)
         elif kind == "file_containing_symbol":
-            self._describe(self._file_of(request.file_containing_symbol), answer)
+            _describe(_file_of(pool, request.file_containing_symbol), answer)
         elif kind == "file_containing_extension":
             wanted = request.file_containing_extension
-            message = self._pool.FindMessageTypeByName(wanted.containing_type)
-            self._describe(self._pool.FindExtensionByNumber(message, wanted.extension_number).file, answer)
+            message = pool.FindMessageTypeByName(wanted.containing_type)
+            _describe(pool.FindExtensionByNumber(message, wanted.extension_number).file, answer)
         elif kind == "all_extension_numbers_of_type":
-            message = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
-            numbers = sorted(each.number for each in self._pool.FindAllExtensions(message))
+            message = pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
             answer.all_extension_numbers_response.base_type_name = message.full_name
+            numbers = sorted(each.number for each in pool.FindAllExtensions(message))
             answer.all_extension_numbers_response.extension_number.extend(numbers)
         else:
-            raise KeyError(kind)
+            return False
+    except KeyError:
+        return False
+    return True
 
-    def _file_of(self, symbol: str) -> Any:
-        """The file that has a message, field, enum, value, service or method. Raises KeyError."""
-        try:
-            return self._pool.FindFileContainingSymbol(symbol)
-        except KeyError:  # of a method the pool knows nothing, and a value stands beside its enum, not in it
-            parent, _, name = symbol.rpartition(".")
-        for find in (self._method_in, self._value_in):
-            if (file := find(parent, name)) is not None:
-                return file
-        raise KeyError(symbol)
 
-    def _method_in(self, service: str, name: str) -> Any:
-        return self._member(self._pool.FindServiceByName, service, "methods_by_name", name)
-
-    def _value_in(self, enum: str, name: str) -> Any:
-        return self._member(self._pool.FindEnumTypeByName, enum, "values_by_name", name)
-
-    def _member(self, find: Callable[[str], Any], parent: str, members: str, name: str) -> Any:
+def _file_of(pool: Any, symbol: str) -> Any:
+    """The file that has a message, field, enum, value, service or method. Raises KeyError."""
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:  # the pool knows no methods, and values beside their enum alone
+        parent, _, name = symbol.rpartition(".")
+    for find, members in ((pool.FindServiceByName, "methods_by_name"), (pool.FindEnumTypeByName, "values_by_name")):
         try:
             found = find(parent)
         except KeyError:
-            return None
-        return found.file if name in getattr(found, members) else None
-
-    def _describe(self, file: Any, answer: pb.ServerReflectionResponse) -> None:
-        """The file, and all that it imports, each after what it needs."""
-        files: dict[str, bytes] = {}
-        _collect(file, files)
-        # The file that was asked for comes first.
-        answer.file_descriptor_response.file_descriptor_proto.extend(reversed(files.values()))
+            continue
+        if name in getattr(found, members):
+            return found.file
+    raise KeyError(symbol)
 
 
-def _collect(file: Any, files: dict[str, bytes]) -> None:
-    for needed in file.dependencies:
-        if needed.name not in files:
-            _collect(needed, files)
-    proto = descriptor_pb2.FileDescriptorProto()
-    file.CopyToProto(proto)
-    files[file.name] = proto.SerializeToString()
+def _describe(file: Any, answer: pb.ServerReflectionResponse) -> None:
+    """The file, and after it all that it imports."""
+    files: dict[str, bytes] = {}
+    waiting = [file]
+    while waiting:
+        each = waiting.pop()
+        if each.name not in files:
+            proto = descriptor_pb2.FileDescriptorProto()
+            each.CopyToProto(proto)
+            files[each.name] = proto.SerializeToString()
+            waiting.extend(each.dependencies)
+    answer.file_descriptor_response.file_descriptor_proto.extend(files.values())
 
 
 def add_reflection(server: aio.Server, services: Iterable[str]) -> None:

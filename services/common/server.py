@@ -29,6 +29,7 @@ log = structlog.get_logger()
 # Watchers of the health service get this long to turn to another replica before connections close.
 TURN_AWAY_SECONDS = 0.3
 MAX_METADATA_BYTES = 16 * 1024
+MAX_PENDING_CALLS = 20_000
 
 Register = Callable[[aio.Server], None]
 
@@ -43,6 +44,9 @@ def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", round(settings.max_connection_grace_seconds * 1000)),
         ("grpc.max_concurrent_streams", settings.max_connection_calls),
+        # Beyond these gRPC cancels calls at random and without a reason, before ours can refuse them.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         # A peer that is gone is found out, and one that floods with pings is sent away.

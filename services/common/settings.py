@@ -38,7 +38,7 @@ class ServerSettings(BaseSettings):
         256 * MIB, ge=MIB, description="memory for the requests in hand at once; more are refused, streams wait"
     )
     max_concurrent_calls: int = Field(1000, ge=1, description="calls of one service at once; more are refused")
-    max_connection_calls: int = Field(1000, ge=1, description="calls of one connection at once; more wait")
+    max_connection_calls: int = Field(500, ge=1, description="calls of one connection at once; more wait")
     max_connection_age_seconds: float = Field(
         300, gt=0, description="connections are renewed after this, so that clients see new replicas"
     )

@@ -21,7 +21,7 @@ class EncoderSettings(ServerSettings):
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     # Above what the queues hold, so that it is they that refuse, and say when to come again.
     max_concurrent_calls: int = Field(10_000, ge=1, description="calls of one service at once; more are refused")
-    max_connection_calls: int = Field(10_000, ge=1, description="calls of one connection at once; more wait")
+    max_connection_calls: int = Field(5_000, ge=1, description="calls of one connection at once; more wait")
     model: str = Field(
         "demo", description="demo, a name of cn_clip (RN50, ViT-B-16, ...), a checkpoint file, or a folder with one"
     )
