@@ -41,9 +41,10 @@ def _new_pool() -> Any:
     """A pool that has the file of the new name, which is that of the old one."""
     old = descriptor_pb2.FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(old)
-    text = json_format.MessageToJson(old).replace(OLD, NEW).replace(OLD.replace(".", "/"), NEW.replace(".", "/"))
+    new = json_format.Parse(json_format.MessageToJson(old).replace(OLD, NEW), descriptor_pb2.FileDescriptorProto())
+    new.name = NEW.replace(".", "/") + "/reflection.proto"
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(json_format.Parse(text, descriptor_pb2.FileDescriptorProto()))
+    pool.Add(new)
     return pool
 
 
