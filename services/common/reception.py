@@ -25,7 +25,7 @@ from services.common.waiting import Patience, Wait
 Context = aio.ServicerContext[Any, Any]
 # Answers the call: reads from the context and, of a streaming answer, writes to it.
 Serve = Callable[[Context], Awaitable[Any]]
-# Messages up to this size are not looked at before they are parsed.
+# Messages up to this size are taken to be all small fields.
 SMALL_BYTES = 4096
 # Bytes of memory for a byte of small fields, as measured for the worst of messages.
 FIELDS_IN_MEMORY = 20
@@ -72,9 +72,11 @@ class Reception:
             if raw is aio.EOF:
                 raise UnreadableRequest("is missing")
             with slots:
-                request, size_bytes = await reader.read(raw)
+                size_bytes = await reader.measure(raw)
                 budget.claim(size_bytes)
                 try:
+                    request = reader.parse(raw)
+                    del raw  # as large as the message
                     answer = behaviour(request, context)
                     # The health service of gRPC writes its answers by itself.
                     if not handler.response_streaming or inspect.iscoroutine(answer):
@@ -107,16 +109,19 @@ class Reader:
         self._name: str = descriptor.full_name
         self._shape: Shape = shape_of(descriptor)
 
-    async def read(self, raw: bytes) -> tuple[Any, int]:
-        """The message, and the bytes of memory to reckon with. Raises UnreadableRequest."""
-        fields_bytes = size_bytes = len(raw)
-        if size_bytes > SMALL_BYTES:
-            fields_bytes = await self._fields_bytes(raw)
+    async def measure(self, raw: bytes) -> int:
+        """The bytes of memory to reckon with, before anything is parsed. Raises UnreadableRequest."""
+        size_bytes = len(raw)
+        if size_bytes <= SMALL_BYTES:
+            return size_bytes * FIELDS_IN_MEMORY
+        return size_bytes + FIELDS_IN_MEMORY * await self._fields_bytes(raw)
+
+    def parse(self, raw: bytes) -> Any:
+        """Raises UnreadableRequest."""
         try:
-            message = self._parse(raw)
+            return self._parse(raw)
         except Exception as error:
             raise UnreadableRequest(f"cannot be parsed as {self._name}") from error
-        return message, size_bytes + FIELDS_IN_MEMORY * fields_bytes
 
     async def _fields_bytes(self, raw: bytes) -> int:
         if len(raw) > self._max_bytes:
@@ -158,9 +163,11 @@ class Stream:
     async def messages(self, raw: Any) -> AsyncIterator[Any]:
         """Those of a stream that begins with `raw`. One waits until there is room for it."""
         while raw is not aio.EOF:
-            message, size_bytes = await self._reader.read(raw)
+            size_bytes = await self._reader.measure(raw)
             await self._budget.take(size_bytes)
             self._in_hand.append(size_bytes)
+            message = self._reader.parse(raw)
+            del raw
             yield message
             del message
             if not self._answered:
