@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cli.client import TIMEOUT_SECONDS, Client
-from cli.sources import Source, SourceImage
+from cli.sources import Source
 from protos import search_pb2 as pb
 from protos import types_pb2
+from services.common.settings import MIB
 
+# A little less than the largest request of a gateway.
+MAX_UPLOAD_BYTES = 32 * MIB - 1024
 CHOICES = {
     "replace": types_pb2.IF_EXISTS_REPLACE,
     "skip": types_pb2.IF_EXISTS_SKIP,
@@ -40,9 +43,9 @@ class Report:
         if response.status == pb.ADD_STATUS_FAILED:
             self.failures.append((response.image_id, response.error.message))
 
-    def add_unreadable(self, image: SourceImage) -> None:
+    def add_failure(self, image_id: str, why: str) -> None:
         self.counts["failed"] += 1
-        self.failures.append((image.image_id, image.error))
+        self.failures.append((image_id, why))
 
 
 def ensure_collection(client: Client, collection: str) -> None:
@@ -89,8 +92,11 @@ def _requests(source: Source, collection: str, if_exists: str, report: Report) -
     yield pb.AddImagesRequest(options=pb.AddImagesOptions(collection=collection, if_exists=CHOICES[if_exists]))
     for image in source:
         if image.error:
-            report.add_unreadable(image)
+            report.add_failure(image.image_id, image.error)
             continue
         upload = types_pb2.ImageUpload(image_id=image.image_id, data=image.data)
         upload.attributes.update(image.attributes)
+        if upload.ByteSize() > MAX_UPLOAD_BYTES:  # the gateway would end the whole stream
+            report.add_failure(image.image_id, f"has {len(image.data):,} bytes, more than one message may hold")
+            continue
         yield pb.AddImagesRequest(image=upload)

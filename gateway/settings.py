@@ -14,6 +14,16 @@ class GatewaySettings(ServerSettings):
     model_config = SettingsConfigDict(**{**ServerSettings.model_config, "env_prefix": "WENTU_GATEWAY_"})
 
     port: int = Field(50050, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    # An image and 256 texts of the longest fit; what cannot be of use is refused before it is in memory.
+    max_request_bytes: int = Field(32 * MIB, ge=MIB, description="largest message of a request")
+    max_fields_bytes: int = Field(
+        2 * MIB, ge=MIB, description="bytes of one message besides image bytes, lists of texts and vectors"
+    )
+    # What it passes on it holds about three times for a moment.
+    max_received_bytes: int = Field(
+        128 * MIB, ge=MIB, description="memory for the requests in hand at once; more are refused, streams wait"
+    )
+    max_connection_calls: int = Field(250, ge=1, description="calls of one connection at once; more wait")
     encoder: str = Field("127.0.0.1:50051", description="encoder: host:port, or dns:///name:port for replicas")
     retriever: str = Field("127.0.0.1:50052", description="retriever: host:port, or dns:///name:port for replicas")
     imagestore: str = Field("127.0.0.1:50053", description="image store: host:port, or dns:///name:port for replicas")

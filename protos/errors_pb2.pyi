@@ -25,7 +25,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Not set."""
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 1
-    """A field of the request is missing, malformed or beyond its limit. google.rpc.BadRequest names the field."""
+    """A field of the request is missing, malformed or beyond its limit. google.rpc.BadRequest names the field, unless the
+    request as a whole cannot be parsed or is too large.
+    """
     ERROR_REASON_UNREADABLE_IMAGE: _ErrorReason.ValueType  # 2
     """The bytes are not a picture that can be read: unknown format, truncated or damaged."""
     ERROR_REASON_IMAGE_TOO_LARGE: _ErrorReason.ValueType  # 3
@@ -41,7 +43,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MODEL_MISMATCH: _ErrorReason.ValueType  # 8
     """The collection was built with another model. Metadata: `collection_model`, `request_model`."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 9
-    """A queue is full. google.rpc.RetryInfo says when to try again."""
+    """A queue is full, or as many calls or bytes are in hand as the service takes on. google.rpc.RetryInfo says when to try again."""
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 10
     """A service or a store that this one needs does not answer. Metadata: `dependency`. RetryInfo says when to try again."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 11
@@ -58,18 +60,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Stored bytes do not match their checksum."""
     ERROR_REASON_WRITE_UNDER_WAY: _ErrorReason.ValueType  # 17
     """A write may still be under way here; what was asked is possible later."""
-    ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 18
+    ERROR_REASON_IDLE: _ErrorReason.ValueType  # 18
+    """The caller sent no message, or took no answer, for longer than the service waits. Metadata: `idle_seconds`."""
+    ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 20
     """The answer is larger than one message takes: ask for less at once."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or one item of a call failed. It travels as `reason` in google.rpc.ErrorInfo (domain `wentu`, without the
-    prefix ERROR_REASON_) and in ItemError.
+    prefix ERROR_REASON_) and in ItemError. Some calls end before a service sees them, without these details: a message
+    beyond the transport's limit (RESOURCE_EXHAUSTED), metadata beyond its limit (RESOURCE_EXHAUSTED), what the caller
+    cancels or tens of thousands of calls in one burst (CANCELLED), and a connection that breaks (UNAVAILABLE).
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Not set."""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
-"""A field of the request is missing, malformed or beyond its limit. google.rpc.BadRequest names the field."""
+"""A field of the request is missing, malformed or beyond its limit. google.rpc.BadRequest names the field, unless the
+request as a whole cannot be parsed or is too large.
+"""
 ERROR_REASON_UNREADABLE_IMAGE: ErrorReason.ValueType  # 2
 """The bytes are not a picture that can be read: unknown format, truncated or damaged."""
 ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 3
@@ -85,7 +93,7 @@ ERROR_REASON_IMAGE_EXISTS: ErrorReason.ValueType  # 7
 ERROR_REASON_MODEL_MISMATCH: ErrorReason.ValueType  # 8
 """The collection was built with another model. Metadata: `collection_model`, `request_model`."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 9
-"""A queue is full. google.rpc.RetryInfo says when to try again."""
+"""A queue is full, or as many calls or bytes are in hand as the service takes on. google.rpc.RetryInfo says when to try again."""
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 10
 """A service or a store that this one needs does not answer. Metadata: `dependency`. RetryInfo says when to try again."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 11
@@ -102,6 +110,8 @@ ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 16
 """Stored bytes do not match their checksum."""
 ERROR_REASON_WRITE_UNDER_WAY: ErrorReason.ValueType  # 17
 """A write may still be under way here; what was asked is possible later."""
-ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 18
+ERROR_REASON_IDLE: ErrorReason.ValueType  # 18
+"""The caller sent no message, or took no answer, for longer than the service waits. Metadata: `idle_seconds`."""
+ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 20
 """The answer is larger than one message takes: ask for less at once."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

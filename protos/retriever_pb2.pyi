@@ -320,7 +320,7 @@ class VectorRecord(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """The attributes."""
+        """The attributes: at most 64 KiB, nested at most 16 deep."""
 
     def __init__(
         self,

@@ -251,7 +251,7 @@ class SearchRequest(_message.Message):
 
     @_builtins.property
     def include(self) -> _containers.RepeatedScalarFieldContainer[Global___HitPart.ValueType]:
-        """What to return of a hit besides the default."""
+        """What to return of a hit besides the default; at most 16."""
 
     @_builtins.property
     def group_by(self) -> Global___GroupBy:

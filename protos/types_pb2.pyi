@@ -384,7 +384,9 @@ Global___TextSimilarity: _TypeAlias = TextSimilarity  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """A condition on the attributes of a picture. Nested at most 16 deep, at most 1,000 conditions in all."""
+    """A condition on the attributes of a picture. Nested at most 16 deep, at most 1,000 conditions, 10,000 values to equal,
+    and 1 MiB in all.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -479,7 +481,7 @@ class OneOfCondition(_message.Message):
     """Name of the attribute, 1 to 255 bytes."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterValue]:
-        """The values, 1 to 10,000."""
+        """The values, 1 to 10,000 in all of the filter's conditions."""
 
     def __init__(
         self,
@@ -678,7 +680,9 @@ class ImageUpload(_message.Message):
     """
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """Attributes to filter by and to get back, at most 64 KiB as JSON. Numbers are doubles: whole up to 2^53."""
+        """Attributes to filter by and to get back, at most 64 KiB as JSON, objects and lists nested at most 16 deep. Numbers
+        are doubles: whole up to 2^53.
+        """
 
     @_builtins.property
     def embedding(self) -> Global___Embedding:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 
 from protos import errors_pb2, types_pb2
 from protos import search_pb2 as pb
+from services.common.probe import is_serving
 from tests.pictures import drawn, encoded, gallery, huge_png, icon_of, noise
 from tests.system import CALL_SECONDS, Refusal, System, refusal
 
@@ -144,23 +147,29 @@ def test_bad_pictures(system: System, collection: str, name: str) -> None:
     assert system.count(collection) == 0
 
 
-def test_a_message_of_60_megabytes(system: System, collection: str) -> None:
-    got = refused(lambda: add_one(system, collection, bytes(60_000_000)))
+def test_a_message_of_30_megabytes(system: System, collection: str) -> None:
+    got = refused(lambda: add_one(system, collection, bytes(30_000_000)))
     assert (got.code, got.reason, got.fields) == (INVALID, "IMAGE_TOO_LARGE", ("image.data",))
     assert "16,777,216" in got.message
     assert system.count(collection) == 0
 
 
-def test_a_message_beyond_the_transport_limit(system: System, collection: str) -> None:
-    upload = types_pb2.ImageUpload(image_id="one", data=bytes(70_000_000))
-    request = pb.AddImageRequest(collection=collection, image=upload)
-    with grpc.insecure_channel(system.address, [("grpc.max_send_message_length", -1)]) as channel:
-        from protos import search_pb2_grpc
-
-        stub = search_pb2_grpc.ImageServiceStub(channel)
-        got = refused(lambda: stub.AddImage(request, timeout=CALL_SECONDS))
+def test_messages_beyond_the_limits(system: System, collection: str) -> None:
+    """The gateway's own limit says what it is; beyond it gRPC refuses before the message is in memory."""
+    got = refused(lambda: add_one(system, collection, bytes(32 * 1024 * 1024)))
+    assert (got.code, got.reason) == (INVALID, "INVALID_FIELD")
+    assert "33,554,432" in got.message
+    got = refused(lambda: add_one(system, collection, bytes(60_000_000)))
     assert got.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert system.count(collection) == 0
+
+
+def test_small_fields_have_a_limit(system: System, collection: str) -> None:
+    got = refused(lambda: system.search(collection, "猫", include=[pb.HIT_PART_THUMBNAIL] * 17))
+    assert (got.code, got.fields) == (INVALID, ("include",))
+    got = refused(lambda: system.search(collection, "猫", include=[pb.HIT_PART_THUMBNAIL] * 3_000_000))
+    assert (got.code, got.reason) == (INVALID, "INVALID_FIELD")
+    assert "2,097,152" in got.message
 
 
 def odd_pictures() -> dict[str, bytes]:
@@ -272,6 +281,23 @@ def test_attributes_beyond_the_limit(system: System, collection: str) -> None:
     assert (got.code, got.fields) == (INVALID, ("image.attributes['deep']",))
 
 
+def test_attributes_as_deep_as_they_may_be_are_found(system: System, collection: str) -> None:
+    def add(depth: int) -> None:
+        deep: Any = 1
+        for _ in range(depth - 1):
+            deep = {"a": deep}
+        upload = types_pb2.ImageUpload(image_id="deep", data=noise(1))
+        upload.attributes.update({"a": deep})
+        request = pb.AddImageRequest(collection=collection, image=upload)
+        system.client.images.AddImage(request, timeout=CALL_SECONDS)
+
+    for depth in (17, 32):  # 32 was taken, and then every search that hit it failed
+        got = refused(lambda depth=depth: add(depth))  # type: ignore[misc]
+        assert (got.code, got.fields) == (INVALID, ("image.attributes['a']",))
+    add(16)
+    assert [image_id for image_id, _ in system.search_strong(collection, "图")] == ["deep"]
+
+
 def test_a_bad_filter_is_named_by_its_place(system: System, collection: str) -> None:
     bad = types_pb2.Filter(any=types_pb2.AnyCondition(filters=[types_pb2.Filter()]))
     field = ("filter.any.filters[0]",)
@@ -296,7 +322,34 @@ def test_what_is_not_built_yet_says_so(system: System, collection: str) -> None:
     assert (got.code, got.metadata) == (grpc.StatusCode.UNIMPLEMENTED, {"feature": "group_by"})
     batch = pb.BatchSearchRequest(collection=collection)
     got = refused(lambda: system.client.search.BatchSearch(batch, timeout=9))
-    assert got.code is grpc.StatusCode.UNIMPLEMENTED
+    assert (got.code, got.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED")
+    assert got.metadata == {"feature": "/wentu.v1.SearchService/BatchSearch"}
+
+
+def test_imports_that_stall_stop_no_search(system: System, collection: str) -> None:
+    """500 imports that say nothing more, and 100 searches that never send their message, from one caller."""
+    system.add(collection, {"a": noise(1)})
+    gone = threading.Event()
+
+    def waiting(*first: Any) -> Iterator[Any]:
+        yield from first
+        gone.wait(30)
+
+    options = pb.AddImagesRequest(options=pb.AddImagesOptions(collection=collection)).SerializeToString()
+    with grpc.insecure_channel(system.address, [("grpc.use_local_subchannel_pool", 1)]) as hostile:
+        imports: Any = hostile.stream_stream("/wentu.v1.ImageService/AddImages")
+        searches: Any = hostile.stream_unary("/wentu.v1.SearchService/Search")
+        calls = [imports(waiting(options)) for _ in range(500)] + [searches.future(waiting()) for _ in range(100)]
+        slowest = 0.0
+        for _ in range(5):
+            started = time.monotonic()
+            assert is_serving(system.address)
+            assert [hit.image_id for hit in system.search(collection, "图").hits] == ["a"]
+            slowest = max(slowest, time.monotonic() - started)
+        assert slowest < 1
+        gone.set()
+        for call in calls:
+            call.cancel()
 
 
 def test_a_deadline_that_has_passed(system: System, collection: str) -> None:

@@ -291,7 +291,9 @@ async def test_ten_thousand_callers_who_leave_leave_nothing_behind(tmp_path: Pat
     """Cancelled at random moments; those who stay get their own vectors."""
     seeded = random.Random(7)
     words = "红黄蓝绿黑白大小老新" + "狗猫鸟鱼花树山水车船"
-    async with serving(tmp_path, text_cache=0, max_queue_texts=100_000, max_concurrent_calls=100_000) as served:
+    async with serving(
+        tmp_path, text_cache=0, max_queue_texts=100_000, max_concurrent_calls=100_000, max_connection_calls=100_000
+    ) as served:
         sentences = ["".join(seeded.choices(words, k=seeded.randint(1, 30))) for _ in range(40)]
         wanted = {each: vector(await served.texts(each)) for each in sentences}
         picture = encoded(drawn(200, 150), "JPEG")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
+import structlog
 from grpc import aio
 
+from services.common.errors import UnreadableAnswer
 from services.common.settings import MIB
+
+log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES = 64 * MIB
 
@@ -34,9 +40,45 @@ def service_config(retry: bool) -> str:
     )
 
 
+class Unparsed:
+    """Stands for an answer that cannot be parsed, of which gRPC would make None: whoever looks into it is told so."""
+
+    def __init__(self, error: UnreadableAnswer) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+def _parsing(parse: Callable[[bytes], Any], address: str, method: str) -> Callable[[bytes], Any]:
+    def parsed(raw: bytes) -> Any:
+        try:
+            return parse(raw)
+        except Exception as error:
+            log.warning("unreadable answer", address=address, method=method, bytes=len(raw), problem=str(error))
+            return Unparsed(UnreadableAnswer(address, method))
+
+    return parsed
+
+
+def _check_answers(channel: aio.Channel, address: str) -> aio.Channel:
+    """The channel, whose stubs are made with deserializers that do not fail."""
+    for shape in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+        setattr(channel, shape, _checked(getattr(channel, shape), address))
+    return channel
+
+
+def _checked(make: Callable[..., Any], address: str) -> Callable[..., Any]:
+    def made(method: str, request_serializer: Any = None, response_deserializer: Any = None, **options: Any) -> Any:
+        parse = response_deserializer and _parsing(response_deserializer, address, method)
+        return make(method, request_serializer=request_serializer, response_deserializer=parse, **options)
+
+    return made
+
+
 def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES, retry: bool = True) -> aio.Channel:
     """A channel to `host:port`, or to a target like `dns:///encoder:50051` with several replicas behind it."""
-    return aio.insecure_channel(
+    channel = aio.insecure_channel(
         address,
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -51,3 +93,4 @@ def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES, re
             ("grpc.dns_min_time_between_resolutions_ms", 1000),
         ],
     )
+    return _check_answers(channel, address)

@@ -5,6 +5,7 @@
         UnreadableImage       INVALID_ARGUMENT     UNREADABLE_IMAGE
         ImageTooLarge         INVALID_ARGUMENT     IMAGE_TOO_LARGE
         ChecksumMismatch      INVALID_ARGUMENT     CHECKSUM_MISMATCH
+      UnreadableRequest       INVALID_ARGUMENT     INVALID_FIELD
       CollectionNotFound      NOT_FOUND            COLLECTION_NOT_FOUND
       ImageNotFound           NOT_FOUND            IMAGE_NOT_FOUND
       CollectionExists        ALREADY_EXISTS       COLLECTION_EXISTS
@@ -15,9 +16,11 @@
       Overloaded              UNAVAILABLE          OVERLOADED
       DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
       ShuttingDown            UNAVAILABLE          SHUTTING_DOWN
+      IdleCall                ABORTED              IDLE
       DeadlineExceeded        DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
       AnswerTooLarge          RESOURCE_EXHAUSTED   ANSWER_TOO_LARGE
       InternalError           INTERNAL             INTERNAL
+      UnreadableAnswer        INTERNAL             INTERNAL
 
 Domain code raises them. interceptors.py alone turns them into a status. wire_errors.py gives them their wire form, and
 makes the same class of error again from what another service answered.
@@ -116,6 +119,16 @@ class ChecksumMismatch(InvalidField):
     reason = "CHECKSUM_MISMATCH"
 
 
+class UnreadableRequest(WentuError):
+    """A message of a request that cannot be taken as a whole: no field can be named."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_FIELD"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the request {problem}")
+
+
 class CollectionNotFound(WentuError):
     code = Code.NOT_FOUND
     reason = "COLLECTION_NOT_FOUND"
@@ -210,6 +223,16 @@ class ShuttingDown(WentuError):
         super().__init__("the service is shutting down", retry_after_seconds=1.0)
 
 
+class IdleCall(WentuError):
+    """The caller let the service wait, for its next message or for taking an answer."""
+
+    code = Code.ABORTED
+    reason = "IDLE"
+
+    def __init__(self, what: str, idle_seconds: float) -> None:
+        super().__init__(f"the caller {what} for {idle_seconds:g} s", metadata={"idle_seconds": f"{idle_seconds:g}"})
+
+
 class DeadlineExceeded(WentuError):
     code = Code.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
@@ -227,6 +250,16 @@ class InternalError(WentuError):
 
     def __init__(self) -> None:
         super().__init__("internal error; the service's log has it under the request id")
+
+
+class UnreadableAnswer(WentuError):
+    """What another service answered cannot be parsed."""
+
+    code = Code.INTERNAL
+    reason = "INTERNAL"
+
+    def __init__(self, upstream: str, method: str) -> None:
+        super().__init__(f"{upstream} answered {method} with what cannot be parsed", metadata={"dependency": upstream})
 
 
 def rebuilt(
@@ -251,8 +284,10 @@ def rebuilt(
 
 @cache
 def _kinds() -> dict[str, type[WentuError]]:
-    kinds: list[type[WentuError]] = [WentuError, *_subclasses(WentuError)]
-    return {kind.reason: kind for kind in kinds}
+    kinds: dict[str, type[WentuError]] = {}
+    for kind in _subclasses(WentuError):
+        kinds.setdefault(kind.reason, kind)  # of several with one reason, the first stands for it
+    return kinds
 
 
 def _subclasses(kind: type[WentuError]) -> Iterator[type[WentuError]]:

@@ -16,6 +16,7 @@ MAX_IMAGE_ID_BYTES = 255
 MAX_IDS = 1000
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
+MAX_PAGE_TOKEN_CHARS = 1024
 
 
 def check_collection(value: str, field: str = "collection") -> str:
@@ -45,9 +46,10 @@ def check_sha256(value: str, field: str) -> str:
     return value
 
 
-def check_count(values: Sequence[object], field: str, most: int) -> None:
-    if not 1 <= len(values) <= most:
-        raise InvalidField(field, f"must hold 1 to {most} items, got {len(values)}")
+def check_count(values: Sequence[object], field: str, most: int, *, least: int = 1) -> None:
+    """Comes before anything that walks the values."""
+    if not least <= len(values) <= most:
+        raise InvalidField(field, f"must hold {least} to {most} items, got {len(values)}")
 
 
 def check_distinct(values: Sequence[str], field: str) -> None:
@@ -77,6 +79,8 @@ def page_token(last_key: str) -> str:
 
 def page_start(token: str, field: str = "page_token") -> str:
     """The key that a page starts after; '' for the first page."""
+    if len(token) > MAX_PAGE_TOKEN_CHARS:
+        raise InvalidField(field, "is not a token of this service")
     try:
         return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError) as error:

@@ -15,31 +15,46 @@ from contextlib import asynccontextmanager
 import structlog
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from services.common.health import Check, Readiness
-from services.common.interceptors import CallInterceptor, ErrorInterceptor
+from services.common.interceptors import ServiceInterceptor
 from services.common.metrics import metrics_served
-from services.common.settings import ServerSettings
+from services.common.reception import Reception
+from services.common.reflection import add_reflection
+from services.common.settings import MIB, ServerSettings
 
 log = structlog.get_logger()
 
 # Watchers of the health service get this long to turn to another replica before connections close.
 TURN_AWAY_SECONDS = 0.3
+MAX_METADATA_BYTES = 16 * 1024
+MAX_PENDING_CALLS = 20_000
 
 Register = Callable[[aio.Server], None]
 
 
 def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # Above our own limit, which tells the caller more.
+        ("grpc.max_receive_message_length", settings.max_request_bytes + MIB),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # With port sharing on, a second server binds the same port without an error.
         ("grpc.so_reuseport", 0),
         ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(settings.max_connection_grace_seconds * 1000)),
+        ("grpc.max_concurrent_streams", settings.max_connection_calls),
+        # Beyond these gRPC cancels calls at random and without a reason, before ours can refuse them.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        # A peer that is gone is found out, and one that floods with pings is sent away.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ("grpc.http2.max_ping_strikes", 2),
     ]
 
 
@@ -65,17 +80,13 @@ async def running(
 async def _serving(
     settings: ServerSettings, services: Sequence[str], register: Sequence[Register], checks: Mapping[str, Check]
 ) -> AsyncIterator[int]:
-    server = aio.server(
-        interceptors=[CallInterceptor(), ErrorInterceptor()],
-        options=server_options(settings),
-        maximum_concurrent_rpcs=settings.max_concurrent_calls,
-    )
+    server = aio.server(interceptors=[ServiceInterceptor(Reception(settings))], options=server_options(settings))
     for add in register:
         add(server)
     readiness = Readiness(checks)
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflection.enable_server_reflection((*services, health_name, reflection.SERVICE_NAME), server)
+    add_reflection(server, (*services, health_name))
     await readiness.begin()
     port = server.add_insecure_port(f"{settings.host}:{settings.port}")
     await server.start()

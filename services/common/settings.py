@@ -29,10 +29,24 @@ class ServerSettings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of the Prometheus metrics, over HTTP; none by default"
     )
-    max_message_bytes: int = Field(64 * MIB, ge=MIB, description="largest message taken or sent")
-    max_concurrent_calls: int = Field(1000, ge=1, description="calls served at once; more are refused")
+    max_message_bytes: int = Field(64 * MIB, ge=MIB, description="largest answer, given or taken")
+    max_request_bytes: int = Field(64 * MIB, ge=MIB, description="largest message of a request")
+    max_fields_bytes: int = Field(
+        8 * MIB, ge=MIB, description="bytes of one message besides image bytes, lists of texts and vectors"
+    )
+    max_received_bytes: int = Field(
+        256 * MIB, ge=MIB, description="memory for the requests in hand at once; more are refused, streams wait"
+    )
+    max_concurrent_calls: int = Field(1000, ge=1, description="calls of one service at once; more are refused")
+    max_connection_calls: int = Field(500, ge=1, description="calls of one connection at once; more wait")
     max_connection_age_seconds: float = Field(
         300, gt=0, description="connections are renewed after this, so that clients see new replicas"
+    )
+    max_connection_grace_seconds: float = Field(
+        86_400, gt=0, description="and closed after this much more, whatever still runs on them"
+    )
+    idle_stream_seconds: float = Field(
+        60, gt=0, description="how long a call may wait for the caller to send or to take a message"
     )
     shutdown_grace_seconds: float = Field(10, ge=0, description="time that running calls get at the end")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")

@@ -11,6 +11,19 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
+# What takes less than some milliseconds to look through is not worth a thread.
+LARGE_BYTES = 256 * 1024
+
+
+async def aside(
+    size_bytes: int, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """The result of `function`, off the event loop if what it looks through is large."""
+    if size_bytes <= LARGE_BYTES:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
 class Workers:
     """A pool of named threads."""
 

@@ -20,7 +20,8 @@ class EncoderSettings(ServerSettings):
 
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     # Above what the queues hold, so that it is they that refuse, and say when to come again.
-    max_concurrent_calls: int = Field(10_000, ge=1, description="calls served at once; more are refused")
+    max_concurrent_calls: int = Field(10_000, ge=1, description="calls of one service at once; more are refused")
+    max_connection_calls: int = Field(5_000, ge=1, description="calls of one connection at once; more wait")
     model: str = Field(
         "demo", description="demo, a name of cn_clip (RN50, ViT-B-16, ...), a checkpoint file, or a folder with one"
     )
@@ -67,6 +68,6 @@ class EncoderSettings(ServerSettings):
         for call, queue in (("max_texts", "max_queue_texts"), ("max_images", "max_queue_images")):
             if getattr(self, call) > getattr(self, queue):
                 raise ValueError(f"{queue} must be at least {call}, {getattr(self, call):,}")
-        if self.max_queue_bytes < self.max_message_bytes:
-            raise ValueError(f"max_queue_bytes must be at least max_message_bytes, {self.max_message_bytes:,}")
+        if self.max_queue_bytes < self.max_request_bytes:
+            raise ValueError(f"max_queue_bytes must be at least max_request_bytes, {self.max_request_bytes:,}")
         return self

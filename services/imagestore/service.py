@@ -26,6 +26,7 @@ from services.common.ids import (
 from services.common.interceptors import Context
 from services.common.pages import fitting
 from services.common.settings import MIB
+from services.common.work import aside
 from services.imagestore.records import Blob, Info, Upload
 from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
@@ -49,7 +50,8 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
 
     async def PutBlobs(self, request: pb.PutBlobsRequest, context: Context) -> pb.PutBlobsResponse:
         check_count(request.blobs, "blobs", MAX_BLOBS)
-        uploads = [self._upload(blob, blob.data, f"blobs[{place}]") for place, blob in enumerate(request.blobs)]
+        attributes_bytes = sum(blob.attributes.ByteSize() for blob in request.blobs)
+        uploads = await aside(attributes_bytes, self._uploads, request)
         check_distinct([upload.image_id for upload in uploads], "blobs.image_id")
         infos = await self._store.put(check_collection(request.collection), uploads)
         return pb.PutBlobsResponse(infos=[_message(info) for info in infos])
@@ -129,6 +131,9 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
             version=__version__,
             max_image_bytes=self._max_image_bytes,
         )
+
+    def _uploads(self, request: pb.PutBlobsRequest) -> list[Upload]:
+        return [self._upload(blob, blob.data, f"blobs[{place}]") for place, blob in enumerate(request.blobs)]
 
     def _upload(self, blob: pb.BlobUpload, data: bytes, field: str) -> Upload:
         if not data:

@@ -15,7 +15,7 @@ from protos import retriever_pb2_grpc, types_pb2
 from services.common import __version__
 from services.common.attributes import check_attributes
 from services.common.errors import InvalidField
-from services.common.fingerprint import Fingerprint
+from services.common.fingerprint import MAX_DIM, Fingerprint
 from services.common.ids import (
     check_collection,
     check_count,
@@ -30,8 +30,9 @@ from services.common.ids import (
 )
 from services.common.interceptors import Context
 from services.common.pages import fitting
+from services.common.work import aside
 from services.retriever.filters.conditions import Condition, read_filter
-from services.retriever.records import Consistency, Hit, Index, Metric, Record, VectorCollection
+from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
 from services.retriever.store import Search, VectorStore
 
 NAME = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
@@ -117,7 +118,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
 
     async def UpsertVectors(self, request: pb.UpsertVectorsRequest, context: Context) -> pb.UpsertVectorsResponse:
         check_count(request.records, "records", MAX_RECORDS)
-        records = [_to_record(record, f"records[{place}]") for place, record in enumerate(request.records)]
+        records = await aside(request.ByteSize(), _to_records, request)
         check_distinct([record.image_id for record in records], "records.image_id")
         model = Fingerprint.from_message(request.model)
         found = await self._store.upsert(check_collection(request.collection), model, records)
@@ -135,9 +136,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             check_collection(request.collection),
             Fingerprint.from_message(request.model),
             Search(
-                [np.array(query.values, dtype=np.float32) for query in request.queries],
+                await aside(request.ByteSize(), _queries, request),
                 request.top_k,
-                where=_where(request),
+                where=await _where(request),
                 parameters=_search_parameters(request.parameters),
                 exact=request.exact,
                 with_vectors=request.include_embeddings,
@@ -165,7 +166,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             check_collection(request.collection),
             page_start(request.page_token),
             size + 1,
-            _where(request),
+            await _where(request),
             request.include_embeddings,
             _consistency(request.consistency),
             request.rebuild,
@@ -177,7 +178,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
 
     async def CountVectors(self, request: pb.CountVectorsRequest, context: Context) -> pb.CountVectorsResponse:
         collection = check_collection(request.collection)
-        count = await self._store.count(collection, _where(request), _consistency(request.consistency))
+        count = await self._store.count(collection, await _where(request), _consistency(request.consistency))
         return pb.CountVectorsResponse(count=count)
 
     async def BeginRebuild(self, request: pb.BeginRebuildRequest, context: Context) -> pb.BeginRebuildResponse:
@@ -219,8 +220,24 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         return Index(name, {key: given.get(field, default) for field, (key, default, _, _) in allowed.items()})
 
 
-def _where(request: Any) -> Condition | None:
-    return read_filter(request.filter) if request.HasField("filter") else None
+async def _where(request: Any) -> Condition | None:
+    if not request.HasField("filter"):
+        return None
+    return await aside(request.filter.ByteSize(), read_filter, request.filter)
+
+
+def _queries(request: pb.SearchVectorsRequest) -> list[Vector]:
+    return [_vector(query, f"queries[{place}]") for place, query in enumerate(request.queries)]
+
+
+def _vector(message: types_pb2.Embedding, field: str) -> Vector:
+    if len(message.values) > MAX_DIM:
+        raise InvalidField(f"{field}.values", f"must have at most {MAX_DIM:,} components")
+    return np.array(message.values, dtype=np.float32)
+
+
+def _to_records(request: pb.UpsertVectorsRequest) -> list[Record]:
+    return [_to_record(record, f"records[{place}]") for place, record in enumerate(request.records)]
 
 
 def _search_parameters(message: types_pb2.SearchParameters) -> dict[str, int]:
@@ -256,7 +273,7 @@ def _collection(found: VectorCollection) -> pb.VectorCollection:
 def _to_record(message: pb.VectorRecord, field: str) -> Record:
     return Record(
         check_image_id(message.image_id, f"{field}.image_id"),
-        np.array(message.embedding.values, dtype=np.float32),
+        _vector(message.embedding, f"{field}.embedding"),
         json_format.MessageToDict(check_attributes(message.attributes, f"{field}.attributes")),
         content_sha256=check_sha256(message.content_sha256, f"{field}.content_sha256"),
     )

@@ -21,6 +21,7 @@ MAX_CONDITIONS = 1000
 MAX_VALUES = 10_000
 MAX_NAME_BYTES = 255
 MAX_TEXT_BYTES = 65_535
+MAX_BYTES = 1_048_576
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,15 @@ Condition: TypeAlias = OneOf | Range | Exists | All | AnyOf | Not
 
 def read_filter(message: pb.Filter, field: str = "filter") -> Condition:
     """Raises InvalidField for the first part that is not right."""
+    if message.ByteSize() > MAX_BYTES:
+        raise InvalidField(field, f"must have at most {MAX_BYTES:,} bytes")
     return _Reader().read(message, field, 1)
 
 
 class _Reader:
     def __init__(self) -> None:
         self._conditions = 0
+        self._values = 0
 
     def read(self, message: pb.Filter, field: str, depth: int) -> Condition:
         self._conditions += 1
@@ -97,10 +101,12 @@ class _Reader:
         match kind := message.WhichOneof("condition"):
             case "equals":
                 equals, field = message.equals, f"{field}.equals"
+                self._add_values(1, field)
                 return _one_of(_name(equals.attribute, field), [_value(equals.value, f"{field}.value")])
             case "one_of":
                 one_of, field = message.one_of, f"{field}.one_of"
                 check_count(one_of.values, f"{field}.values", MAX_VALUES)
+                self._add_values(len(one_of.values), field)
                 values = [_value(value, f"{field}.values[{place}]") for place, value in enumerate(one_of.values)]
                 return _one_of(_name(one_of.attribute, field), values)
             case "range":
@@ -116,6 +122,11 @@ class _Reader:
             case "not":
                 return Not(self.read(getattr(message, "not"), f"{field}.not", depth + 1))
         raise InvalidField(field, "must have a condition: equals, one_of, range, exists, all, any or not")
+
+    def _add_values(self, count: int, field: str) -> None:
+        self._values += count
+        if self._values > MAX_VALUES:
+            raise InvalidField(field, f"has more than what is left of the {MAX_VALUES:,} values of a filter")
 
 
 def _name(attribute: str, field: str) -> str:

@@ -1,0 +1,200 @@
+"""How calls come in: their messages are awaited, measured and parsed, and their number is limited.
+
+gRPC would parse before anything of ours runs, count calls that have not said a thing, and wait for ever. So every
+method is taken as a stream of unparsed messages; a unary call is a stream of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, nullcontext
+from typing import Any
+
+from grpc import aio
+
+from services.common.budget import Budget
+from services.common.errors import Overloaded, UnreadableRequest
+from services.common.message_cost import FIELD_BYTES, Shape, cost, shape_of
+from services.common.settings import MIB, ServerSettings
+from services.common.waiting import Patience, Wait
+
+Context = aio.ServicerContext[Any, Any]
+# Answers the call: reads from the context and, of a streaming answer, writes to it.
+Serve = Callable[[Context], Awaitable[Any]]
+# Messages up to this size are taken to be all small fields.
+SMALL_BYTES = 4096
+# Bytes of memory for a byte of small fields, as measured for the worst of messages.
+FIELDS_IN_MEMORY = 20
+SENT_NOTHING, TOOK_NOTHING = "sent nothing", "took no answer"
+
+
+class Slots:
+    """The calls of one service that are served now."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    def __enter__(self) -> None:
+        """Raises Overloaded."""
+        if self._taken >= self._limit:
+            raise Overloaded(f"{self._taken:,} calls are served now; there is no room for more")
+        self._taken += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._taken -= 1
+
+
+class Reception:
+    """Takes the calls of all services of one process."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self.budget = Budget(settings.max_received_bytes)
+        self.patience = Patience(settings.idle_stream_seconds)
+        # A service has its own: one that is full stops no other.
+        self._slots: defaultdict[str, Slots] = defaultdict(lambda: Slots(settings.max_concurrent_calls))
+
+    def serve(self, handler: Any, method: str, counted: bool = True) -> Serve:
+        """How `method` is served by a handler of any of gRPC's four shapes. What is not counted is never refused."""
+        behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
+        reader = Reader(handler.request_deserializer, self._settings)
+        slots = self._slots[method.rpartition("/")[0]] if counted else nullcontext()
+        budget = self.budget
+
+        async def unary(context: Context) -> Any:
+            """A call that has not sent its message takes no place."""
+            raw = await self.patience.wait(Wait(), context.read(), SENT_NOTHING)
+            if raw is aio.EOF:
+                raise UnreadableRequest("is missing")
+            with slots:
+                size_bytes = await reader.measure(raw)
+                budget.claim(size_bytes)
+                try:
+                    request = reader.parse(raw)
+                    del raw  # as large as the message
+                    answer = behaviour(request, context)
+                    # The health service of gRPC writes its answers by itself.
+                    if not handler.response_streaming or inspect.iscoroutine(answer):
+                        return await answer
+                    return await Stream(self, reader, context).write_all(answer)
+                finally:
+                    budget.give_back(size_bytes)
+
+        async def streaming(context: Context) -> Any:
+            stream = Stream(self, reader, context, answered=handler.response_streaming)
+            raw = await stream.receive()
+            with slots:
+                try:
+                    answer = behaviour(stream.messages(raw), context)
+                    return await (stream.write_all(answer) if handler.response_streaming else answer)
+                finally:
+                    stream.give_all_back()
+
+        return streaming if handler.request_streaming else unary
+
+
+class Reader:
+    """Parses the messages of one method."""
+
+    def __init__(self, parse: Any, settings: ServerSettings) -> None:
+        self._parse: Callable[[bytes], Any] = parse
+        self._max_bytes = settings.max_request_bytes
+        self._max_fields_bytes = settings.max_fields_bytes
+        descriptor = parse.__self__.DESCRIPTOR  # the message's class, whose FromString it is
+        self._name: str = descriptor.full_name
+        self._shape: Shape = shape_of(descriptor)
+
+    async def measure(self, raw: bytes) -> int:
+        """The bytes of memory to reckon with, before anything is parsed. Raises UnreadableRequest."""
+        size_bytes = len(raw)
+        if size_bytes <= SMALL_BYTES:
+            return size_bytes * FIELDS_IN_MEMORY
+        return size_bytes + FIELDS_IN_MEMORY * await self._fields_bytes(raw)
+
+    def parse(self, raw: bytes) -> Any:
+        """Raises UnreadableRequest."""
+        try:
+            return self._parse(raw)
+        except Exception as error:
+            raise UnreadableRequest(f"cannot be parsed as {self._name}") from error
+
+    async def _fields_bytes(self, raw: bytes) -> int:
+        if len(raw) > self._max_bytes:
+            raise UnreadableRequest(f"has {len(raw):,} bytes; the limit is {self._max_bytes:,}")
+        limit, shape = self._max_fields_bytes, self._shape
+        fields_bytes = await asyncio.to_thread(cost, shape, raw, limit) if len(raw) > MIB else cost(shape, raw, limit)
+        if fields_bytes > limit:
+            raise UnreadableRequest(
+                f"has more than {limit:,} bytes besides image bytes, lists of texts and vectors, "
+                f"a field counted as {FIELD_BYTES} at least"
+            )
+        return fields_bytes
+
+
+class Stream:
+    """The messages of one call, both ways."""
+
+    def __init__(self, reception: Reception, reader: Reader, context: Context, *, answered: bool = False) -> None:
+        """`answered`: each message but the first is answered by one of ours, as in AddImages."""
+        self._budget = reception.budget
+        self._patience = reception.patience
+        self._reader = reader
+        self._context = context
+        self._answered = answered
+        self._reading: Wait | None = None
+        # Memory of the messages that are worked on, as far as one can tell from here: until they are answered, or
+        # without answers until the next one is asked for.
+        self._in_hand: deque[int] = deque()
+
+    async def receive(self) -> Any:
+        """The next message, unparsed; aio.EOF after the last. Raises IdleCall."""
+        self._reading = Wait()
+        self._reading.forgiven = self._owes()
+        try:
+            return await self._patience.wait(self._reading, self._context.read(), SENT_NOTHING)
+        finally:
+            self._reading = None
+
+    async def messages(self, raw: Any) -> AsyncIterator[Any]:
+        """Those of a stream that begins with `raw`. One waits until there is room for it."""
+        while raw is not aio.EOF:
+            size_bytes = await self._reader.measure(raw)
+            await self._budget.take(size_bytes)
+            self._in_hand.append(size_bytes)
+            message = self._reader.parse(raw)
+            del raw
+            yield message
+            del message
+            if not self._answered:
+                self.give_all_back()
+            raw = await self.receive()
+
+    async def write_all(self, answers: Any) -> None:
+        """Raises IdleCall."""
+        async with aclosing(answers):
+            async for answer in answers:
+                try:
+                    await self._patience.wait(Wait(), self._context.write(answer), TOOK_NOTHING)
+                except aio.InternalError as error:  # the caller is gone
+                    raise asyncio.CancelledError from error
+                self._answer_one()
+
+    def give_all_back(self) -> None:
+        while self._in_hand:
+            self._budget.give_back(self._in_hand.popleft())
+
+    def _answer_one(self) -> None:
+        if self._in_hand:
+            self._budget.give_back(self._in_hand.popleft())
+        if self._reading is not None:
+            self._reading.since = time.monotonic()
+            self._reading.forgiven = self._owes()
+
+    def _owes(self) -> bool:
+        """Whether the caller may be waiting for an answer."""
+        return self._answered and len(self._in_hand) > 1
