@@ -678,7 +678,9 @@ class ImageUpload(_message.Message):
     """
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """Attributes to filter by and to get back, at most 64 KiB as JSON. Numbers are doubles: whole up to 2^53."""
+        """Attributes to filter by and to get back, at most 65,000 bytes, on the wire and as JSON. Of a name, each punctuation
+        mark counts three times. Numbers are doubles: whole up to 2^53.
+        """
 
     @_builtins.property
     def embedding(self) -> Global___Embedding:

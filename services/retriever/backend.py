@@ -29,6 +29,10 @@ class VectorBackend(Protocol):
     def is_lite(self) -> bool:
         """Whether it is for small collections: it has no filters of its own, and its best index is FLAT."""
 
+    @property
+    def index_types(self) -> frozenset[str]:
+        """Those that it builds, by Milvus's names."""
+
     async def version(self) -> str: ...
 
     async def check(self) -> None:

@@ -57,6 +57,8 @@ class Lite(Milvus):
     """A Milvus Lite file, a VectorBackend."""
 
     is_lite = True
+    # It takes DISKANN too, and fails later.
+    index_types = Milvus.index_types - {"DISKANN"}
     # It keeps its own order unless it is told that an iterator asks.
     _ordered: Mapping[str, str] = {"iterator": "True"}
 

@@ -39,6 +39,7 @@ class Milvus:
     """One connection to a Milvus server, a VectorBackend."""
 
     is_lite = False
+    index_types = frozenset({"FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "DISKANN", "AUTOINDEX"})
     # Of queries in the order of their keys: a server keeps it anyhow.
     _ordered: Mapping[str, str] = {}
 

@@ -76,6 +76,11 @@ class VectorStore:
         """FLAT on Lite, whose HNSW is slower than its FLAT; HNSW on a server."""
         return Index("FLAT") if self._backend.is_lite else Index("HNSW", {"M": 16, "efConstruction": 200})
 
+    @property
+    def index_types(self) -> frozenset[str]:
+        """Those that the backend builds, by Milvus's names."""
+        return self._backend.index_types
+
     async def version(self) -> str:
         return await self._backend.version()
 
@@ -295,7 +300,8 @@ def _checked(vector: Vector | None, dim: int, field: str) -> Vector:
     """The vector scaled to length 1. Raises InvalidField for a wrong length, no length, or what is no number."""
     if vector is None or len(vector) != dim:
         raise InvalidField(field, f"must have {dim} components, got {0 if vector is None else len(vector)}")
-    norm = float(np.linalg.norm(vector))
+    wide = vector.astype(np.float64)  # squares of legal components may be beyond the range of 32 bits
+    norm = float(np.linalg.norm(wide))
     if not np.isfinite(norm) or norm == 0:
         raise InvalidField(field, "must be finite and not all zero")
-    return vector / np.float32(norm) if abs(norm - 1) > 1e-5 else vector
+    return (wide / norm).astype(np.float32) if abs(norm - 1) > 1e-5 else vector

@@ -18,6 +18,7 @@ class MemoryBackend:
     """Each call may wait before and after it takes effect; the effect itself is atomic, as a server's is."""
 
     is_lite = False
+    index_types = frozenset({"FLAT"})
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
