@@ -105,13 +105,15 @@ class Milvus:
         schema.add_field(ATTRIBUTES, DataType.JSON)
         indexes = self._client.prepare_index_params()
         indexes.add_index(VECTOR, index_type=index.type, metric_type=metric.value, params=dict(index.parameters))
-        await self.call(
-            self._client.create_collection,
-            name,
-            schema=schema,
-            index_params=indexes,
-            properties={SETTINGS_PROPERTY: json.dumps(settings, ensure_ascii=False)},
-        )
+        properties = {SETTINGS_PROPERTY: json.dumps(settings, ensure_ascii=False)}
+
+        def create(timeout: float) -> None:
+            self._client.create_collection(name, schema=schema, properties=properties, timeout=timeout)
+            # Handed in with the schema, an index is waited for half a second, though there is nothing to build.
+            self._client.create_index(name, indexes, sync=False, timeout=timeout)
+            self._client.load_collection(name, timeout=timeout)
+
+        await self.call(create)
 
     async def load(self, name: str) -> None:
         """Into memory. Raises DependencyUnavailable where Milvus is at it, as it is for half a minute after a crash."""
