@@ -7,6 +7,7 @@ anywhere and be begun again, and it sees to a write that reached only one of the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from gateway.clients import Clients
@@ -21,6 +22,8 @@ from services.common.ids import check_collection
 from services.common.wire_errors import from_item_error
 
 Record = retriever_pb2.VectorRecord
+# A delete takes the vector first: a copy that was made of the bytes meanwhile differs only once they are gone too.
+SETTLE_SECONDS = 2.0
 
 
 class Reembedder:
@@ -46,6 +49,7 @@ class Reembedder:
                     yield pb.ReembedResponse(done_count=done, total_count=total)
                 if not written:
                     break
+                await asyncio.sleep(SETTLE_SECONDS)
         # Also where all is done already: the old generation may still be there.
         await self._clients.commit_rebuild(collection)
         counted = (await self._clients.get_collection(collection, count=True)).vector_count

@@ -44,8 +44,8 @@ class BlobUpload(_message.Message):
     """Height in pixels, after the EXIF orientation is applied."""
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """The attributes that the vector has, kept here too: a vector that is lost is restored with them. At most 64 KiB,
-        nested at most 16 deep.
+        """The attributes that the vector has, kept here too: a vector that is lost is restored with them. At most 65,000 bytes
+        and nested at most 16 deep, as in types.proto.
         """
 
     def __init__(

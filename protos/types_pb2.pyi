@@ -680,8 +680,8 @@ class ImageUpload(_message.Message):
     """
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """Attributes to filter by and to get back, at most 64 KiB as JSON, objects and lists nested at most 16 deep. Numbers
-        are doubles: whole up to 2^53.
+        """Attributes to filter by and to get back: at most 65,000 bytes on the wire and as JSON, with objects and lists nested
+        at most 16 deep. Of a name, each punctuation mark counts three times. Numbers are doubles: whole up to 2^53.
         """
 
     @_builtins.property

@@ -269,11 +269,13 @@ def test_bad_image_ids(system: System, collection: str, image_id: str) -> None:
 
 def test_attributes_beyond_the_limit(system: System, collection: str) -> None:
     upload = types_pb2.ImageUpload(image_id="one", data=noise(1))
-    upload.attributes.update({"text": "x" * 70_000})
-    request = pb.AddImageRequest(collection=collection, image=upload)
-    got = refused(lambda: system.client.images.AddImage(request, timeout=CALL_SECONDS))
-    assert (got.code, got.fields) == (INVALID, ("image.attributes",))
-    assert "65,536" in got.message
+    for too_many in ({"text": "x" * 70_000}, {"text": "\x01" * 12_000}, {"[" * 30_000: "x"}, {"x": [1e-300] * 5900}):
+        upload.attributes.Clear()
+        upload.attributes.update(too_many)
+        request = pb.AddImageRequest(collection=collection, image=upload)
+        got = refused(lambda request=request: system.client.images.AddImage(request, timeout=CALL_SECONDS))  # type: ignore[misc]
+        assert (got.code, got.fields) == (INVALID, ("image.attributes",))
+        assert "65,000" in got.message
     upload = types_pb2.ImageUpload(image_id="one", data=noise(1))
     upload.attributes.update({"deep": {"list": [1, math.nan]}})
     request = pb.AddImageRequest(collection=collection, image=upload)

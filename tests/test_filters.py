@@ -302,6 +302,7 @@ def nested(depth: int) -> types.Filter:
 
 TEXT = types.FilterValue(string_value="x")
 NUMBER = types.FilterValue(int_value=1)
+NINE = [types.FilterValue(int_value=number) for number in range(9)]
 MANY = [types.Filter(exists=types.ExistsCondition(attribute="a"))] * 1000
 
 
@@ -363,8 +364,33 @@ def test_a_bad_filter_is_refused_by_its_field(message: types.Filter, field: str,
     assert problem in caught.value.message
 
 
+def deep_and_wide() -> types.Filter:
+    """All and any in turns, 16 deep, 999 conditions, and true where "a" is 1."""
+    true, false = (types.FilterValue(double_value=value) for value in (1.0, 2.0))
+    inner = types.Filter(equals=types.EqualsCondition(attribute="a", value=true))
+    for level in range(15):
+        value = false if level % 2 else true
+        others = [types.Filter(equals=types.EqualsCondition(attribute="a", value=value)) for _ in range(65)]
+        if level % 2:
+            inner = types.Filter(any=types.AnyCondition(filters=[*others[:32], inner, *others[32:]]))
+        else:
+            inner = types.Filter(all=types.AllCondition(filters=[inner, *others]))
+    return inner
+
+
 async def test_a_filter_of_the_allowed_size_is_served(stub: Stub) -> None:
     await fill(stub, "large", [{"a": 1.0}, {}])
+    either = types.OneOfCondition(
+        attribute="a", values=[types.FilterValue(string_value="x"), types.FilterValue(bool_value=True), *NINE]
+    )
+    mixed = [types.Filter(one_of=either), *(types.Filter(**{"not": each}) for each in MANY[:499])]  # type: ignore[arg-type]
+    for where, wanted in [
+        (deep_and_wide(), ["000"]),
+        (types.Filter(all=types.AllCondition(filters=MANY[:999])), ["000"]),
+        (types.Filter(all=types.AllCondition(filters=mixed)), []),
+        (types.Filter(any=types.AnyCondition(filters=mixed)), ["000", "001"]),
+    ]:
+        assert await chosen(stub, "large", where) == wanted
     assert await chosen(stub, "large", nested(16)) == ["001"]
     assert await chosen(stub, "large", types.Filter(any=types.AnyCondition(filters=MANY[:999]))) == ["000"]
     with pytest.raises(aio.AioRpcError) as caught:

@@ -20,7 +20,7 @@ from protos import retriever_pb2_grpc, types_pb2
 from services.common.settings import MIB
 from services.retriever.__main__ import running
 from services.retriever.flushing import IDLE_SECONDS
-from services.retriever.milvus import Milvus
+from services.retriever.lite import Lite
 from services.retriever.records import Index, Metric
 from services.retriever.self_test import self_test
 from services.retriever.settings import RetrieverSettings
@@ -216,9 +216,9 @@ async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) 
 async def test_what_a_killed_self_test_left_is_dropped(tmp_path: Path) -> None:
     settings = RetrieverSettings(port=0, milvus=str(tmp_path / "milvus.db"), shutdown_grace_seconds=0)
     old, under_way = "SelfTest_00000001_00000000", f"SelfTest_{int(time.time()):08x}_00000000"
-    milvus = Milvus(settings)
+    milvus = Lite(settings)
     for name in (old, under_way):
         await milvus.create(name, 2, Metric.INNER_PRODUCT, Index("FLAT"), {})
     await self_test(milvus)
     assert await milvus.collections() == [under_way]
-    milvus.close()
+    await milvus.close()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 
-from google.protobuf import struct_pb2
+from google.protobuf import json_format, struct_pb2
 
 from services.common.errors import InvalidField
 
-MAX_ATTRIBUTES_BYTES = 64 * 1024
+# Milvus takes 65,536 bytes of JSON, and the retriever keeps two checksums among them.
+MAX_ATTRIBUTES_BYTES = 65_000
+# A control character is one byte on the wire and six in JSON; nothing grows more.
+MOST_GROWTH = 6
 # An object is three messages deep on the wire, and protobuf parses a hundred: an answer that holds attributes must stay
 # well below, or it poisons every search that finds the image.
 MAX_DEPTH = 16
@@ -18,10 +22,21 @@ MAX_DEPTH = 16
 def check_attributes(attributes: struct_pb2.Struct, field: str) -> struct_pb2.Struct:
     """Raises InvalidField for too many, for too deep ones, and for a number that JSON cannot hold."""
     if attributes.ByteSize() > MAX_ATTRIBUTES_BYTES:
-        raise InvalidField(field, f"must have at most {MAX_ATTRIBUTES_BYTES:,} bytes")
+        raise InvalidField(field, f"must have at most {MAX_ATTRIBUTES_BYTES:,} bytes on the wire")
     for name, value in attributes.fields.items():
         _check(value, f"{field}[{name[:80]!r}]", 1)
+    if (size := _json_bytes(attributes)) > MAX_ATTRIBUTES_BYTES:
+        raise InvalidField(field, f"must have at most {MAX_ATTRIBUTES_BYTES:,} bytes as JSON, got {size:,}")
     return attributes
+
+
+def _json_bytes(attributes: struct_pb2.Struct) -> int:
+    """Size as JSON text, in which a punctuation mark in a name counts three times, for it may be stored as %XX."""
+    if attributes.ByteSize() * MOST_GROWTH <= MAX_ATTRIBUTES_BYTES:
+        return 0
+    text = json.dumps(json_format.MessageToDict(attributes), ensure_ascii=False, separators=(",", ":"))
+    marks = sum(character.isascii() and not character.isalnum() for name in attributes.fields for character in name)
+    return len(text.encode()) + 2 * marks
 
 
 def _check(value: struct_pb2.Value, field: str, depth: int) -> None:

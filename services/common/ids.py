@@ -78,10 +78,11 @@ def page_token(last_key: str) -> str:
 
 
 def page_start(token: str, field: str = "page_token") -> str:
-    """The key that a page starts after; '' for the first page."""
+    """The key that a page starts after, the id of an image or a collection; '' for the first page."""
     if len(token) > MAX_PAGE_TOKEN_CHARS:
         raise InvalidField(field, "is not a token of this service")
     try:
-        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
+        key = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
+        return check_image_id(key) if key else ""
+    except (binascii.Error, UnicodeError, InvalidField) as error:
         raise InvalidField(field, "is not a token of this service") from error

@@ -12,6 +12,8 @@ from services.common.errors import DependencyUnavailable
 from services.common.logs import configure_logs
 from services.common.settings import load_settings
 from services.retriever import service
+from services.retriever.backend import VectorBackend
+from services.retriever.lite import Lite
 from services.retriever.milvus import Milvus
 from services.retriever.self_test import StoreDisagrees, self_test
 from services.retriever.settings import RetrieverSettings
@@ -22,12 +24,14 @@ from services.retriever.store import VectorStore
 async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
     """A started retriever; yields its port."""
     async with AsyncExitStack() as stack:
-        milvus = Milvus(settings)
-        stack.callback(milvus.close)
-        await self_test(milvus)
-        store = VectorStore(milvus)
+        backend: VectorBackend = Milvus(settings) if "://" in settings.milvus else Lite(settings)
+        stack.push_async_callback(backend.close)
+        await self_test(backend)
+        store = VectorStore(backend)
         stack.push_async_callback(store.close)
-        checks = {"": store.check, service.NAME: store.check}
+        await store.catalog.remove_abandoned()
+        # On the first, callers choose whom to ask: searches go on while a full disk refuses writes.
+        checks = {"": store.answers, service.NAME: store.check}
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base class.
         servicer = service.RetrieverServicer(store, settings.max_message_bytes)
         yield await stack.enter_async_context(server.running(settings, [service.NAME], [servicer.add_to], checks))

@@ -48,5 +48,5 @@ class IdleFlush:
         del self._rows[name]
         try:
             await self._flush(name)
-        except WentuError as error:  # the rows are safe without it; the next write asks again
+        except WentuError as error:  # the rows are in the log, and the backend sees to it
             log.warning("flush", problem=error.message)

@@ -1,4 +1,4 @@
-"""A thin layer over pymilvus: threads, deadlines, errors, escaping, and the ways in which Lite and servers differ.
+"""A thin layer over pymilvus: threads, deadlines, errors and escaping. lite.py has what Lite needs beside it.
 
 pymilvus's own `ids=` arguments and iterators put keys into expressions without escaping them, so this module writes
 every expression itself.
@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -20,8 +19,8 @@ from pymilvus.client.types import LoadState
 
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable
-from services.common.settings import existing_folder
 from services.common.work import Workers
+from services.retriever.backend import NoSuchCollection, NotLoaded, Row
 from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, after, both
 from services.retriever.records import Index, Metric
 from services.retriever.settings import RetrieverSettings
@@ -32,39 +31,31 @@ Result = TypeVar("Result")
 SETTINGS_PROPERTY = "wentu.settings"
 NOT_FOUND_CODES = frozenset({100, 1600})  # collection, alias
 NOT_LOADED_CODE = 101
-MAX_TOP_K = 16_384  # Milvus's own
 # pymilvus prints every failed call with its stack; the errors raised here say what is needed.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-# Lite's own server in this process prints a stack for a call that pymilvus makes and does without (AllocTimestamp).
-logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
-
-
-class NoSuchCollection(Exception):
-    """Milvus has no collection or alias of that name."""
-
-
-class NotLoaded(Exception):
-    """The collection is there and not in memory, as in a Lite file that was opened again, or in a restored backup."""
 
 
 class Milvus:
-    """One connection to a Milvus Lite file or to a server."""
+    """One connection to a Milvus server, a VectorBackend."""
+
+    is_lite = False
+    index_types = frozenset({"FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "DISKANN", "AUTOINDEX"})
+    # Of queries in the order of their keys: a server keeps it anyhow.
+    _ordered: Mapping[str, str] = {}
 
     def __init__(self, settings: RetrieverSettings) -> None:
+        self._settings = settings
         self._timeout_seconds = settings.timeout_seconds
-        self.is_lite = "://" not in settings.milvus
-        uri = settings.milvus
-        if self.is_lite:
-            path = Path(uri).expanduser()
-            existing_folder(path.parent)
-            uri = str(path)
-        self._client = MilvusClient(
-            uri,
-            token=settings.milvus_token.get_secret_value(),
-            db_name=settings.milvus_database,
-            timeout=settings.timeout_seconds,
-        )
+        self._client = self._connected(settings.milvus)
         self._workers = Workers(settings.threads, "milvus")
+
+    def _connected(self, uri: str) -> MilvusClient:
+        return MilvusClient(
+            uri,
+            token=self._settings.milvus_token.get_secret_value(),
+            db_name=self._settings.milvus_database,
+            timeout=self._settings.timeout_seconds,
+        )
 
     async def call(self, method: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """`method` of the client on a thread, within the caller's deadline.
@@ -93,6 +84,10 @@ class Milvus:
     async def version(self) -> str:
         return str(await self.call(self._client.get_server_version))
 
+    async def check(self) -> None:
+        """Passes if it answers."""
+        await self.collections()
+
     async def collections(self) -> list[str]:
         return list(await self.call(self._client.list_collections))
 
@@ -110,13 +105,15 @@ class Milvus:
         schema.add_field(ATTRIBUTES, DataType.JSON)
         indexes = self._client.prepare_index_params()
         indexes.add_index(VECTOR, index_type=index.type, metric_type=metric.value, params=dict(index.parameters))
-        await self.call(
-            self._client.create_collection,
-            name,
-            schema=schema,
-            index_params=indexes,
-            properties={SETTINGS_PROPERTY: json.dumps(settings, ensure_ascii=False)},
-        )
+        properties = {SETTINGS_PROPERTY: json.dumps(settings, ensure_ascii=False)}
+
+        def create(timeout: float) -> None:
+            self._client.create_collection(name, schema=schema, properties=properties, timeout=timeout)
+            # Handed in with the schema, an index is waited for half a second, though there is nothing to build.
+            self._client.create_index(name, indexes, sync=False, timeout=timeout)
+            self._client.load_collection(name, timeout=timeout)
+
+        await self.call(create)
 
     async def load(self, name: str) -> None:
         """Into memory. Raises DependencyUnavailable where Milvus is at it, as it is for half a minute after a crash."""
@@ -138,13 +135,8 @@ class Milvus:
     async def drop_alias(self, alias: str) -> None:
         await self.call(self._client.drop_alias, alias)
 
-    async def upsert(self, name: str, rows: list[dict[str, Any]]) -> None:
+    async def upsert(self, name: str, rows: list[Row]) -> None:
         await self.call(self._client.upsert, name, rows)
-
-    async def flush(self, name: str) -> None:
-        """Writes what is in memory to files; one that is gone needs none."""
-        with contextlib.suppress(NoSuchCollection):
-            await self.call(self._client.flush, name)
 
     async def delete(self, name: str, expression: str) -> None:
         await self.call(self._client.delete, name, filter=expression)
@@ -158,7 +150,7 @@ class Milvus:
         found: Mapping[str, Any] = await self.call(self._client.describe_index, name, VECTOR)
         return int(found.get("indexed_rows", 0))
 
-    async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[dict[str, Any]]:
+    async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[Row]:
         rows = await self.call(
             self._client.query, name, filter=expression, output_fields=fields, consistency_level=consistency
         )
@@ -166,10 +158,8 @@ class Milvus:
 
     async def page(
         self, name: str, last: str, size: int, expression: str, fields: list[str], consistency: str
-    ) -> list[dict[str, Any]]:
+    ) -> list[Row]:
         """The rows of `expression` with the `size` smallest keys after `last`, in order."""
-        # Lite keeps its own order unless it is told that an iterator asks; servers order by key anyhow.
-        ordered = {"iterator": "True"} if self.is_lite else {}
         rows = await self.call(
             self._client.query,
             name,
@@ -177,7 +167,7 @@ class Milvus:
             limit=size,
             output_fields=fields,
             consistency_level=consistency,
-            **ordered,
+            **self._ordered,
         )
         return sorted(rows, key=lambda row: row[KEY].encode())
 
@@ -191,7 +181,7 @@ class Milvus:
         expression: str,
         fields: list[str],
         consistency: str,
-    ) -> list[list[dict[str, Any]]]:
+    ) -> list[list[Row]]:
         """The rows of `expression` nearest to each vector, each with `distance` as the metric has it and `entity`."""
         answers: Any = await self.call(
             self._client.search,
@@ -206,6 +196,6 @@ class Milvus:
         )
         return [list(answer) for answer in answers]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._workers.close()
         self._client.close()

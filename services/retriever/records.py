@@ -58,9 +58,18 @@ class VectorCollection:
     physical: str = ""
     rebuild: VectorCollection | None = None
 
+    @property
+    def generations(self) -> tuple[VectorCollection, ...]:
+        """The current one, and the next one while there is one."""
+        return (self,) if self.rebuild is None else (self, self.rebuild)
+
     def follows(self, current: VectorCollection) -> bool:
         """Whether this is the generation after `current`."""
         return self.generation == current.generation + 1
+
+    def precedes(self, other: VectorCollection) -> bool:
+        """Whether this is an earlier generation than `other`."""
+        return self.generation < other.generation
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
+from services.retriever.backend import VectorBackend
 from services.retriever.literals import ATTRIBUTES, KEY, VECTOR
-from services.retriever.milvus import Milvus
 from services.retriever.records import Consistency, Index, Metric
 from services.retriever.rows import hit_key
 
@@ -25,23 +25,23 @@ class StoreDisagrees(Exception):
     """The connected Milvus does not compute what this service relies on."""
 
 
-async def self_test(milvus: Milvus) -> None:
+async def self_test(backend: VectorBackend) -> None:
     """Three known vectors must come back with the scores that they have. Raises StoreDisagrees."""
     now = int(time.time())
-    for other in await milvus.collections():
+    for other in await backend.collections():
         match = _NAME.fullmatch(other)
         if match and int(match.group(1), 16) < now - LEFT_BEHIND_SECONDS:
-            await milvus.drop(other)
+            await backend.drop(other)
     name = f"SelfTest_{now:08x}_{secrets.token_hex(4)}"
-    await milvus.create(name, 2, Metric.INNER_PRODUCT, Index("FLAT"), {})
+    await backend.create(name, 2, Metric.INNER_PRODUCT, Index("FLAT"), {})
     try:
         rows = [{KEY: key, VECTOR: np.array(row, dtype=np.float32), ATTRIBUTES: {}} for key, row in _ROWS.items()]
-        await milvus.upsert(name, rows)
+        await backend.upsert(name, rows)
         query = np.array(_ROWS["same"], dtype=np.float32)
         strong = Consistency.STRONG.value
-        [answer] = await milvus.search(name, [query], 3, Metric.INNER_PRODUCT, {}, "", [], strong)
+        [answer] = await backend.search(name, [query], 3, Metric.INNER_PRODUCT, {}, "", [], strong)
     finally:
-        await milvus.drop(name)
+        await backend.drop(name)
     scores = [(hit_key(each), round(float(each["distance"]), 4)) for each in answer]
     if scores != _EXPECTED:
         raise StoreDisagrees(f"inner products of known vectors came back as {scores}")

@@ -211,6 +211,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             name = types_pb2.IndexType.Name(message.type).removeprefix(_INDEX_PREFIX)
         except ValueError:
             raise InvalidField("index.type", f"{message.type} is no index type") from None
+        if name not in self._store.index_types:
+            raise InvalidField("index.type", f"{name} cannot be built by {self._store.kind}")
         allowed = BUILD_PARAMETERS[name]
         given = {field.name: value for field, value in message.ListFields() if field.name != "type"}
         for field, value in given.items():

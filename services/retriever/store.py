@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from services.common.errors import InvalidField
 from services.common.fingerprint import Fingerprint
-from services.retriever.catalog import Catalog
+from services.retriever.backend import VectorBackend
+from services.retriever.catalog import Catalog, GenerationGone
 from services.retriever.filters.conditions import Condition
 from services.retriever.filters.expression import expression
 from services.retriever.filters.matching import matches
-from services.retriever.flushing import IdleFlush
 from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, any_of
-from services.retriever.milvus import MAX_TOP_K, Milvus
 from services.retriever.records import Consistency, Hit, Index, Record, Vector, VectorCollection
 from services.retriever.rows import attributes_of, fields, hit, record, row
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+MAX_TOP_K = 16_384  # Milvus's own
 SCAN_PAGE = 1000
 TIE = 1e-6
+# Less than a re-embedding waits before it compares what it copied (gateway/reembedding.py).
+DELETE_SECONDS = 1.0
+MOST_DELETES = 5
 # Finds 0.9915 of the ten nearest among a million, where 128 finds 0.9795 (bench/RESULTS.md).
 DEFAULT_EF = 192
 
@@ -39,56 +48,93 @@ class Search:
     consistency: Consistency = Consistency.BOUNDED
 
 
-class VectorStore:
-    """All operations on vectors over one Milvus."""
+def looking_again(
+    read: Callable[Concatenate[VectorStore, Arguments], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate[VectorStore, Arguments], Coroutine[Any, Any, Result]]:
+    """Reads once more if the generation that was read is gone: the collection may have been re-embedded."""
 
-    def __init__(self, milvus: Milvus) -> None:
-        self._milvus = milvus
-        self.catalog = Catalog(milvus)
-        self.kind = "milvus-lite" if milvus.is_lite else "milvus"
-        self._idle_flush = IdleFlush(milvus.flush) if milvus.is_lite else None
+    @wraps(read)
+    async def reading(store: VectorStore, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return await read(store, *args, **kwargs)
+        except GenerationGone:
+            return await read(store, *args, **kwargs)
+
+    return reading
+
+
+class VectorStore:
+    """All operations on vectors over one backend."""
+
+    def __init__(self, backend: VectorBackend) -> None:
+        self._backend = backend
+        self.catalog = Catalog(backend)
+        self.kind = "milvus-lite" if backend.is_lite else "milvus"
 
     @property
     def default_index(self) -> Index:
         """FLAT on Lite, whose HNSW is slower than its FLAT; HNSW on a server."""
-        return Index("FLAT") if self._milvus.is_lite else Index("HNSW", {"M": 16, "efConstruction": 200})
+        return Index("FLAT") if self._backend.is_lite else Index("HNSW", {"M": 16, "efConstruction": 200})
+
+    @property
+    def index_types(self) -> frozenset[str]:
+        """Those that the backend builds, by Milvus's names."""
+        return self._backend.index_types
 
     async def version(self) -> str:
-        return await self._milvus.version()
+        return await self._backend.version()
 
+    @looking_again
     async def count(self, collection: str, where: Condition | None, consistency: Consistency) -> int:
         found = await self.catalog.get(collection)
-        if where is not None and self._milvus.is_lite:
+        if where is not None and self._backend.is_lite:
             return len(await self._matching(found, where, consistency))
-        return int(await self.catalog.on(found, self._milvus.count, _expression(where), consistency.value))
+        return int(await self.catalog.on(found, self._backend.count, _expression(where), consistency.value))
 
     async def indexed(self, found: VectorCollection) -> int:
         """How many vectors the index holds; the rest is in memory, or on its way into it."""
-        return int(await self.catalog.on(found, self._milvus.indexed))
+        return int(await self.catalog.on(found, self._backend.indexed))
 
     async def upsert(self, collection: str, model: Fingerprint, records: Sequence[Record]) -> VectorCollection:
-        """Adds or replaces; the collection as it is then, which may have a generation more to write to.
+        """Adds or replaces; the collection as it is after that, which may have a generation more to write to.
 
         Raises CollectionNotFound, ModelMismatch, InvalidField.
         """
-        found = await self.catalog.guarded(collection, model, writing=True)
         rows = []
         for place, each in enumerate(records):
-            vector = _checked(each.vector, found.model.dim, f"records[{place}].embedding")
-            rows.append(row(each, vector, model))
-        await self.catalog.on(found, self._milvus.upsert, rows)
-        if self._idle_flush is not None:
-            self._idle_flush.wrote(found.physical, len(rows))
-        return await self.catalog.get(collection)
+            rows.append(row(each, _checked(each.vector, model.dim, f"records[{place}].embedding"), model))
+        while True:
+            written = await self.catalog.guarded(collection, model, writing=True)
+            try:
+                await self.catalog.on(written, self._backend.upsert, rows)
+            except GenerationGone:
+                continue
+            # It may have been replaced meanwhile. Then the rows are not where searches look.
+            found = await self.catalog.fresh(collection)
+            if written.physical in [each.physical for each in found.generations]:
+                return found
 
     async def delete(self, collection: str, image_ids: Sequence[str], rebuild_only: bool = False) -> None:
-        """From every generation, or from the next one alone."""
-        if not rebuild_only:
-            found = await self.catalog.get(collection)
-            await self.catalog.on(found, self._milvus.delete, any_of(image_ids))
-        if (following := (await self.catalog.get(collection)).rebuild) is not None:
-            await self.catalog.on(following, self._milvus.delete, any_of(image_ids))
+        """From every generation, or from the next one alone. Raises CollectionNotFound.
 
+        The bytes are deleted after this, and until then a re-embedding copies them. It waits a moment before it looks
+        for what it copied too much. So a delete that took longer than that is made again.
+        """
+        found = await (self.catalog.fresh(collection) if rebuild_only else self.catalog.get(collection))
+        for _ in range(MOST_DELETES):
+            began = asyncio.get_running_loop().time()
+            done: set[str] = set()
+            while left := [each for each in found.generations[rebuild_only:] if each.physical not in done]:
+                for each in left:
+                    with contextlib.suppress(GenerationGone):
+                        await self.catalog.on(each, self._backend.delete, any_of(image_ids))
+                    done.add(each.physical)
+                # Another one may have begun, or taken this one's place, meanwhile.
+                found = await self.catalog.fresh(collection)
+            if asyncio.get_running_loop().time() - began < DELETE_SECONDS:
+                return
+
+    @looking_again
     async def fetch(
         self,
         collection: str,
@@ -100,11 +146,12 @@ class VectorStore:
         """Those of `image_ids` that are there, in their order."""
         found = await self._generation(collection, rebuild)
         rows = await self.catalog.on(
-            found, self._milvus.query, any_of(image_ids), fields(with_vectors), consistency.value
+            found, self._backend.query, any_of(image_ids), fields(with_vectors), consistency.value
         )
         by_id = {each[KEY]: record(each, with_vectors) for each in rows}
         return [by_id[image_id] for image_id in image_ids if image_id in by_id]
 
+    @looking_again
     async def page(
         self,
         collection: str,
@@ -119,13 +166,14 @@ class VectorStore:
         found = await self._generation(collection, rebuild)
         page: list[Record] = []
         # Where rows are compared here, few of those that are read may be wanted.
-        step = max(size, SCAN_PAGE) if where is not None and self._milvus.is_lite else size
+        step = max(size, SCAN_PAGE) if where is not None and self._backend.is_lite else size
         async for rows in self._pages(found, last, step, where, with_vectors, consistency):
             page.extend(record(each, with_vectors) for each in rows)
             if len(page) >= size:
                 break
         return page[:size]
 
+    @looking_again
     async def search(self, collection: str, model: Fingerprint, wanted: Search) -> list[list[Hit]]:
         """The hits of each query, best first, ties by id.
 
@@ -149,12 +197,15 @@ class VectorStore:
         return [sorted(hits, key=lambda each: each.place)[: wanted.top_k] for hits in results]
 
     async def close(self) -> None:
-        if self._idle_flush is not None:
-            await self._idle_flush.close()
+        await self.catalog.close()
+
+    async def answers(self) -> None:
+        """Passes if the backend answers."""
+        await self._backend.collections()
 
     async def check(self) -> None:
-        """Passes where Milvus answers."""
-        await self._milvus.collections()
+        """Passes if the backend answers and takes writes."""
+        await self._backend.check()
 
     async def _generation(self, collection: str, rebuild: bool) -> VectorCollection:
         found = await self.catalog.get(collection)
@@ -172,12 +223,12 @@ class VectorStore:
         consistency: Consistency,
     ) -> AsyncIterator[list[dict[str, Any]]]:
         """Rows after the key `last`, in order, up to `size` at a time; a page may be empty where others follow."""
-        asked = "" if self._milvus.is_lite else _expression(where)
+        asked = "" if self._backend.is_lite else _expression(where)
         while rows := await self.catalog.on(
-            found, self._milvus.page, last, size, asked, fields(with_vectors), consistency.value
+            found, self._backend.page, last, size, asked, fields(with_vectors), consistency.value
         ):
             last = rows[-1][KEY]
-            if where is not None and self._milvus.is_lite:
+            if where is not None and self._backend.is_lite:
                 rows = [each for each in rows if matches(where, attributes_of(each))]
             yield rows
 
@@ -187,7 +238,7 @@ class VectorStore:
 
     async def _chosen(self, found: VectorCollection, wanted: Search) -> str | None:
         """The expression for the rows among which to search; None where there are none."""
-        if wanted.where is None or not self._milvus.is_lite:
+        if wanted.where is None or not self._backend.is_lite:
             return _expression(wanted.where)
         image_ids = await self._matching(found, wanted.where, wanted.consistency)
         return any_of(image_ids) if image_ids else None
@@ -197,7 +248,7 @@ class VectorStore:
     ) -> list[list[Hit]]:
         answers = await self.catalog.on(
             found,
-            self._milvus.search,
+            self._backend.search,
             list(vectors),
             limit,
             found.metric,
@@ -249,7 +300,8 @@ def _checked(vector: Vector | None, dim: int, field: str) -> Vector:
     """The vector scaled to length 1. Raises InvalidField for a wrong length, no length, or what is no number."""
     if vector is None or len(vector) != dim:
         raise InvalidField(field, f"must have {dim} components, got {0 if vector is None else len(vector)}")
-    norm = float(np.linalg.norm(vector))
+    wide = vector.astype(np.float64)  # squares of legal components may be beyond the range of 32 bits
+    norm = float(np.linalg.norm(wide))
     if not np.isfinite(norm) or norm == 0:
         raise InvalidField(field, "must be finite and not all zero")
-    return vector / np.float32(norm) if abs(norm - 1) > 1e-5 else vector
+    return (wide / norm).astype(np.float32) if abs(norm - 1) > 1e-5 else vector
