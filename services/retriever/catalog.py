@@ -90,15 +90,12 @@ class Catalog:
             raise CollectionExists(made.id) from None
         return await self.get(made.id)
 
-    async def drop(self, collection: str) -> bool:
-        """Whether there was one. The alias goes first: from then on nobody finds the collection."""
+    async def drop(self, collection: str) -> VectorCollection | None:
+        """What there was. The alias goes first: from then on nobody finds the collection."""
         self._known.pop(collection, None)
-        try:
-            await self._current(collection)
-        except CollectionNotFound:
-            found = False
-        else:
-            found = True
+        found: VectorCollection | None = None
+        with contextlib.suppress(CollectionNotFound):
+            found = await self._current(collection)
             await self._milvus.drop_alias(collection)
         for physical in await self._physical(collection):  # of an earlier drop that was interrupted too
             await self._milvus.drop(physical)
