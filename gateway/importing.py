@@ -125,6 +125,8 @@ class Importer:
         if not stored:
             return set()
         found = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
+        if found.creation_id != self._creation_id:
+            raise CollectionNotFound(self._collection)
         return {
             record.image_id for record in found.records if record.content_sha256 in ("", stored[record.image_id].sha256)
         }

@@ -16,7 +16,7 @@ from gateway.settings import GatewaySettings
 from gateway.snapshots.layout import ENDINGS, SETTINGS, row, schema, settings
 from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2, types_pb2
-from services.common.errors import DependencyUnavailable
+from services.common.errors import CollectionNotFound, DependencyUnavailable
 from services.common.ids import check_collection
 
 ROWS = 1000
@@ -51,6 +51,8 @@ class Exporter:
                     consistency=types_pb2.CONSISTENCY_STRONG,
                 )
             )
+            if page.creation_id != collection.creation_id:  # deleted and created again meanwhile
+                raise CollectionNotFound(collection.collection)
             written += len(page.records)
             if page.records:
                 async for part in self._some(collection, number, page.records):

@@ -49,27 +49,26 @@ class Importer(threading.Thread):
 
 def test_deleted_during_an_import(system: System) -> None:
     name = f"t{uuid.uuid4().hex[:12]}"
-    for _ in range(2):
-        system.create(name)
-        importers = [Importer(system, name) for _ in range(2)]
-        for importer in importers:
-            assert importer.enough.wait(CALL_SECONDS)
-        system.drop(name)
-        system.create(name)
-        [added] = system.add(name, {"new": noise(1)}).values()
-        assert added.status == pb.ADD_STATUS_ADDED
-        for importer in importers:
-            importer.join(CALL_SECONDS)
-            assert importer.refused == {f"there is no collection {name!r}"}
-        assert [image_id for image_id, _ in system.search_strong(name, "一只猫", top_k=1000)] == ["new"]
-        listed = system.client.images.ListImages(pb.ListImagesRequest(collection=name), timeout=CALL_SECONDS)
-        assert [each.image.image_id for each in listed.images] == ["new"]
-        for image_id in importers[0].acknowledged[::10]:
-            with pytest.raises(grpc.RpcError) as caught:
-                system.read(name, image_id)
-            assert refusal(caught.value).reason == "IMAGE_NOT_FOUND"
-        request = admin_pb2.ReconcileRequest(collection=name, dry_run=True)
-        [last] = system.client.admin.Reconcile(request, timeout=CALL_SECONDS)
-        assert (last.checked_count, last.leftover_count) == (1, 0)
-        assert system.read(name, "new") == noise(1)
-        system.drop(name)
+    system.create(name)
+    importers = [Importer(system, name) for _ in range(2)]
+    for importer in importers:
+        assert importer.enough.wait(CALL_SECONDS)
+    system.drop(name)
+    system.create(name)
+    [added] = system.add(name, {"new": noise(1)}).values()
+    assert added.status == pb.ADD_STATUS_ADDED
+    for importer in importers:
+        importer.join(CALL_SECONDS)
+        assert importer.refused == {f"there is no collection {name!r}"}
+    assert [image_id for image_id, _ in system.search_strong(name, "一只猫", top_k=1000)] == ["new"]
+    listed = system.client.images.ListImages(pb.ListImagesRequest(collection=name), timeout=CALL_SECONDS)
+    assert [each.image.image_id for each in listed.images] == ["new"]
+    for image_id in importers[0].acknowledged[::10]:
+        with pytest.raises(grpc.RpcError) as caught:
+            system.read(name, image_id)
+        assert refusal(caught.value).reason == "IMAGE_NOT_FOUND"
+    request = admin_pb2.ReconcileRequest(collection=name, dry_run=True)
+    [last] = system.client.admin.Reconcile(request, timeout=CALL_SECONDS)
+    assert (last.checked_count, last.leftover_count) == (1, 0)
+    assert system.read(name, "new") == noise(1)
+    system.drop(name)

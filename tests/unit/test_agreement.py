@@ -23,7 +23,7 @@ from services.common.errors import CollectionNotFound
 from tests.unit.interleaving import Actor, Step, drive, run
 from tests.unit.worlds import NEW, FakeClients, Generation, World, embedding
 
-# `make chaos` tries 20,000.
+# Of each kind. The long form takes 20,000.
 RUNS = int(os.environ.get("WENTU_TEST_INTERLEAVINGS", "600"))
 SETTINGS = GatewaySettings()
 IDS = ("a", "b")
