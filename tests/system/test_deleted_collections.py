@@ -20,8 +20,8 @@ BEFORE = 40
 class Importer(threading.Thread):
     """Adds images until it is refused."""
 
-    def __init__(self, system: System, collection: str) -> None:
-        super().__init__(name="importer")
+    def __init__(self, system: System, collection: str, name: str) -> None:
+        super().__init__(name=name)
         self.acknowledged: list[str] = []
         self.refused: set[str] = set()
         self.enough, self.stopped = threading.Event(), threading.Event()
@@ -43,14 +43,14 @@ class Importer(threading.Thread):
         number = 0
         while not self.stopped.is_set():
             number += 1
-            upload = types_pb2.ImageUpload(image_id=f"old {number}", data=noise(number))
+            upload = types_pb2.ImageUpload(image_id=f"{self.name} {number}", data=noise(number))
             yield pb.AddImagesRequest(image=upload)
 
 
 def test_deleted_during_an_import(system: System) -> None:
     name = f"t{uuid.uuid4().hex[:12]}"
     system.create(name)
-    importers = [Importer(system, name) for _ in range(2)]
+    importers = [Importer(system, name, f"old {number}") for number in range(2)]
     for importer in importers:
         assert importer.enough.wait(CALL_SECONDS)
     system.drop(name)
