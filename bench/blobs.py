@@ -61,7 +61,9 @@ def write(report: Report, stub: Any, connection: Any, count: int) -> None:
 
     for number, some in enumerate(contents(np.random.default_rng(0), count)):
         message = pb.PutBlobsRequest(
-            collection=COLLECTION, blobs=[pb.BlobUpload(image_id=key, data=data) for key, data in some]
+            collection=COLLECTION,
+            creation_id=COLLECTION,
+            blobs=[pb.BlobUpload(image_id=key, data=data) for key, data in some],
         )
         started = time.perf_counter()
         stub.PutBlobs(message)
@@ -96,7 +98,7 @@ def read(report: Report, stub: Any, connection: Any, count: int) -> None:
     places = ", ".join(["%s"] * PAGE)
 
     def through(keys: Sequence[str]) -> int:
-        request = pb.GetBlobsRequest(collection=COLLECTION, image_ids=keys, include_data=True)
+        request = pb.GetBlobsRequest(collection=COLLECTION, creation_id=COLLECTION, image_ids=keys, include_data=True)
         return sum(len(blob.data) for blob in stub.GetBlobs(request).blobs)
 
     def direct(keys: Sequence[str]) -> int:

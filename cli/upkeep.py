@@ -38,6 +38,10 @@ def reconcile_command(
     with connected(gateway) as client:
         for answer in client.admin.Reconcile(request):
             checked = max(checked, answer.checked_count)
+            if answer.leftover_count:
+                ending = "not removed" if dry_run else "removed"
+                found["left"] += dry_run
+                console.print(f"{answer.leftover_count:,} images of a deleted collection of this id: {ending}")
             if not answer.image_id:
                 continue
             ending = "repaired" if answer.repaired else answer.error.message or "not repaired"

@@ -47,7 +47,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
             service.SearchServicer(searcher, Scorer(clients)).add_to,  # type: ignore[abstract]
-            service.ImageServicer(clients, Pictures(clients), settings).add_to,
+            service.ImageServicer(clients, Pictures(clients, settings), settings).add_to,
             service.CollectionServicer(Libraries(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
                 Status(clients, f"{settings.host}:{settings.port}"),

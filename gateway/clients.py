@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from gateway.dependency import Dependency
 from gateway.encoders import Encoder, Encoders
@@ -17,10 +18,12 @@ from protos import (
     types_pb2,
 )
 from services.common.calls import calling, outgoing
+from services.common.errors import CollectionNotFound
 from services.common.fingerprint import Fingerprint
 
 # How long a collection is taken to be as it was.
 COLLECTION_SECONDS = 1.0
+Result = TypeVar("Result")
 
 
 class Clients:
@@ -58,8 +61,10 @@ class Clients:
             answer = await self._retriever.CreateVectorCollection(request, **outgoing(self._limit_seconds))
         return answer.collection
 
-    async def get_collection(self, collection: str, count: bool = False) -> retriever_pb2.VectorCollection:
-        request = retriever_pb2.GetVectorCollectionRequest(collection=collection, include_count=count)
+    async def get_collection(
+        self, collection: str, count: bool = False, fresh: bool = False
+    ) -> retriever_pb2.VectorCollection:
+        request = retriever_pb2.GetVectorCollectionRequest(collection=collection, include_count=count, fresh=fresh)
         async with calling("retriever"):
             answer = await self._retriever.GetVectorCollection(request, **outgoing(self._limit_seconds))
         return answer.collection
@@ -69,18 +74,32 @@ class Clients:
         known = self._collections.get(collection)
         if fresh or known is None or time.monotonic() - known[0] > COLLECTION_SECONDS:
             self._collections.pop(collection, None)
-            known = self._collections[collection] = (time.monotonic(), await self.get_collection(collection))
+            found = await self.get_collection(collection, fresh=fresh)
+            known = self._collections[collection] = (time.monotonic(), found)
         return known[1]
+
+    async def on_creation(self, collection: str, work: Callable[[str], Awaitable[Result]]) -> Result:
+        """`work` on the creation of a collection, and once more if it was created again meanwhile."""
+        known = (await self.known_collection(collection)).creation_id
+        try:
+            return await work(known)
+        except CollectionNotFound:
+            current = (await self.known_collection(collection, fresh=True)).creation_id
+            if current == known:
+                raise
+        return await work(current)
 
     async def list_collections(self, size: int, token: str) -> retriever_pb2.ListVectorCollectionsResponse:
         request = retriever_pb2.ListVectorCollectionsRequest(page_size=size, page_token=token)
         async with calling("retriever"):
             return await self._retriever.ListVectorCollections(request, **outgoing(self._limit_seconds))
 
-    async def drop_vectors(self, collection: str) -> bool:
+    async def drop_vectors(self, collection: str) -> str:
+        """The creation that was dropped; empty if there was none."""
+        self._collections.pop(collection, None)
         request = retriever_pb2.DropVectorCollectionRequest(collection=collection)
         async with calling("retriever"):
-            return (await self._retriever.DropVectorCollection(request, **outgoing(self._limit_seconds))).dropped
+            return (await self._retriever.DropVectorCollection(request, **outgoing(self._limit_seconds))).creation_id
 
     async def search_vectors(self, request: retriever_pb2.SearchVectorsRequest) -> retriever_pb2.SearchVectorsResponse:
         async with calling("retriever"):
@@ -90,16 +109,18 @@ class Clients:
         async with calling("retriever"):
             return await self._retriever.UpsertVectors(request, **outgoing(self._limit_seconds))
 
-    async def delete_vectors(self, collection: str, image_ids: Sequence[str], *, rebuild_only: bool = False) -> None:
+    async def delete_vectors(
+        self, collection: str, image_ids: Sequence[str], *, creation_id: str, rebuild_only: bool = False
+    ) -> retriever_pb2.DeleteVectorsResponse:
         request = retriever_pb2.DeleteVectorsRequest(
-            collection=collection, image_ids=image_ids, rebuild_only=rebuild_only
+            collection=collection, image_ids=image_ids, rebuild_only=rebuild_only, creation_id=creation_id
         )
         async with calling("retriever"):
-            await self._retriever.DeleteVectors(request, **outgoing(self._limit_seconds))
+            return await self._retriever.DeleteVectors(request, **outgoing(self._limit_seconds))
 
     async def get_vectors(
         self, collection: str, image_ids: Sequence[str], *, embeddings: bool, strong: bool, rebuild: bool = False
-    ) -> Sequence[retriever_pb2.VectorRecord]:
+    ) -> retriever_pb2.GetVectorsResponse:
         request = retriever_pb2.GetVectorsRequest(
             collection=collection,
             image_ids=image_ids,
@@ -108,7 +129,7 @@ class Clients:
             consistency=types_pb2.CONSISTENCY_STRONG if strong else types_pb2.CONSISTENCY_BOUNDED,
         )
         async with calling("retriever"):
-            return (await self._retriever.GetVectors(request, **outgoing(self._limit_seconds))).records
+            return await self._retriever.GetVectors(request, **outgoing(self._limit_seconds))
 
     async def list_vectors(self, request: retriever_pb2.ListVectorsRequest) -> retriever_pb2.ListVectorsResponse:
         async with calling("retriever"):
@@ -130,17 +151,18 @@ class Clients:
             return await self._retriever.GetVectorStore(request, **outgoing(self._limit_seconds))
 
     async def put_blobs(
-        self, collection: str, blobs: Sequence[imagestore_pb2.BlobUpload]
-    ) -> Sequence[types_pb2.ImageInfo]:
-        request = imagestore_pb2.PutBlobsRequest(collection=collection, blobs=blobs)
+        self, collection: str, blobs: Sequence[imagestore_pb2.BlobUpload], *, creation_id: str
+    ) -> imagestore_pb2.PutBlobsResponse:
+        request = imagestore_pb2.PutBlobsRequest(collection=collection, blobs=blobs, creation_id=creation_id)
         async with calling("imagestore"):
-            return (await self._imagestore.PutBlobs(request, **outgoing(self._limit_seconds))).infos
+            return await self._imagestore.PutBlobs(request, **outgoing(self._limit_seconds))
 
     async def get_blobs(
         self,
         collection: str,
         image_ids: Sequence[str],
         *,
+        creation_id: str,
         thumbnails: bool = False,
         data: bool = False,
         attributes: bool = False,
@@ -152,6 +174,7 @@ class Clients:
             include_thumbnails=thumbnails,
             include_data=data,
             include_attributes=attributes,
+            creation_id=creation_id,
         )
         async with calling("imagestore"):
             answer = await self._imagestore.GetBlobs(request, **outgoing(min(limit_seconds, self._limit_seconds)))
@@ -165,25 +188,38 @@ class Clients:
             async for part in self._imagestore.ReadBlob(request, **outgoing(self._limit_seconds)):
                 yield part
 
-    async def delete_blobs(self, collection: str, image_ids: Sequence[str]) -> Sequence[str]:
-        request = imagestore_pb2.DeleteBlobsRequest(collection=collection, image_ids=image_ids)
+    async def delete_blobs(
+        self, collection: str, image_ids: Sequence[str], *, creation_id: str, revisions: Sequence[int] = ()
+    ) -> Sequence[str]:
+        """The ids of those that were there and removed. With `revisions` only images that still have them are."""
+        request = imagestore_pb2.DeleteBlobsRequest(
+            collection=collection, image_ids=image_ids, creation_id=creation_id, revisions=revisions
+        )
         async with calling("imagestore"):
             return (await self._imagestore.DeleteBlobs(request, **outgoing(self._limit_seconds))).deleted_image_ids
 
-    async def list_blobs(self, collection: str, size: int, token: str) -> imagestore_pb2.ListBlobsResponse:
+    async def list_blobs(
+        self, collection: str, size: int, token: str, *, creation_id: str
+    ) -> imagestore_pb2.ListBlobsResponse:
         request = imagestore_pb2.ListBlobsRequest(
-            collection=collection, page_size=size, page_token=token, include_attributes=True
+            collection=collection, page_size=size, page_token=token, include_attributes=True, creation_id=creation_id
         )
         async with calling("imagestore"):
             return await self._imagestore.ListBlobs(request, **outgoing(self._limit_seconds))
 
-    async def count_blobs(self, collection: str) -> imagestore_pb2.CountBlobsResponse:
-        request = imagestore_pb2.CountBlobsRequest(collection=collection)
+    async def count_blobs(self, collection: str, *, creation_id: str) -> imagestore_pb2.CountBlobsResponse:
+        request = imagestore_pb2.CountBlobsRequest(collection=collection, creation_id=creation_id)
         async with calling("imagestore"):
             return await self._imagestore.CountBlobs(request, **outgoing(self._limit_seconds))
 
-    async def drop_blobs(self, collection: str) -> int:
-        request = imagestore_pb2.DropBlobsRequest(collection=collection)
+    async def list_creations(self, collection: str) -> Sequence[str]:
+        """The ids of those that have, or may get, images."""
+        request = imagestore_pb2.ListCreationsRequest(collection=collection)
+        async with calling("imagestore"):
+            return (await self._imagestore.ListCreations(request, **outgoing(self._limit_seconds))).creation_ids
+
+    async def drop_blobs(self, collection: str, *, creation_id: str) -> int:
+        request = imagestore_pb2.DropBlobsRequest(collection=collection, creation_id=creation_id)
         async with calling("imagestore"):
             return (await self._imagestore.DropBlobs(request, **outgoing(self._limit_seconds))).deleted_count
 

@@ -10,13 +10,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.agreement import Agreement, StoredImage
 from gateway.clients import Clients
 from gateway.encoding import encode_patiently
-from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
+from gateway.settings import GatewaySettings
+from protos import encoder_pb2, imagestore_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.attributes import check_attributes
 from services.common.errors import (
     Code,
+    CollectionNotFound,
     ImageExists,
     ImageTooLarge,
     InvalidField,
@@ -59,19 +62,22 @@ def check_if_exists(value: types_pb2.IfExists.ValueType, field: str) -> None:
 
 
 class Importer:
-    """Adds batches of pictures to one collection."""
+    """Adds batches of pictures to one creation of a collection, and to none that is created after it."""
 
     def __init__(
         self,
         clients: Clients,
+        settings: GatewaySettings,
         collection: str,
+        creation_id: str,
         if_exists: types_pb2.IfExists.ValueType,
-        max_image_bytes: int,
     ) -> None:
         self._clients = clients
         self._collection = collection
+        self._creation_id = creation_id
         self._if_exists = if_exists
-        self._max_image_bytes = max_image_bytes
+        self._max_image_bytes = settings.max_image_bytes
+        self._agreement = Agreement(clients, settings, collection, creation_id)
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
         """One outcome a picture, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
@@ -107,7 +113,8 @@ class Importer:
         if not uploads:
             return []
         image_ids = [upload.image_id for upload in uploads]
-        stored = {blob.info.image_id: blob.info for blob in await self._clients.get_blobs(self._collection, image_ids)}
+        found = await self._clients.get_blobs(self._collection, image_ids, creation_id=self._creation_id)
+        stored = {blob.info.image_id: blob.info for blob in found}
         complete = await self._complete(stored) if self._if_exists in _KEEPING else set()
         wanted = [upload for upload in uploads if upload.image_id not in complete]
         done = await self._written(wanted, stored) if wanted else {}
@@ -117,8 +124,12 @@ class Importer:
         """Those of the stored ids that need nothing more: searchable, by a vector of these very bytes."""
         if not stored:
             return set()
-        records = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
-        return {record.image_id for record in records if record.content_sha256 in ("", stored[record.image_id].sha256)}
+        found = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
+        if found.creation_id != self._creation_id:
+            raise CollectionNotFound(self._collection)
+        return {
+            record.image_id for record in found.records if record.content_sha256 in ("", stored[record.image_id].sha256)
+        }
 
     def _kept(self, image_id: str) -> Outcome:
         if self._if_exists == types_pb2.IF_EXISTS_FAIL:
@@ -130,30 +141,31 @@ class Importer:
     ) -> dict[str, Outcome]:
         """Encodes, commits the bytes, commits the vectors; outcomes by id."""
         try:
-            return await self._write(uploads, stored, fresh=False)
-        except ModelMismatch:
-            pass
-        return await self._write(uploads, stored, fresh=True)  # it may have been re-embedded a moment ago
-
-    async def _write(
-        self, uploads: Sequence[types_pb2.ImageUpload], stored: Mapping[str, types_pb2.ImageInfo], fresh: bool
-    ) -> dict[str, Outcome]:
-        collection = await self._clients.known_collection(self._collection, fresh)
-        model = Fingerprint.from_message(collection.model)
-        outcomes, vectors = await self._vectors(model, uploads, stored)
+            model = await self._agreement.model()
+            outcomes, vectors = await self._vectors(model, uploads, stored)
+        except (ModelMismatch, CollectionNotFound):
+            model = await self._agreement.model(fresh=True)  # perhaps re-embedded, or created again, a moment ago
+            outcomes, vectors = await self._vectors(model, uploads, stored)
         good = [upload for upload in uploads if upload.image_id in vectors]
         if not good:
             return outcomes
-        blobs = [_blob(upload, vectors[upload.image_id]) for upload in good]
-        infos = {info.image_id: info for info in await self._clients.put_blobs(self._collection, blobs)}
-        answer = await self._upsert(model, good, infos, vectors)
-        if answer.HasField("rebuild_model"):
-            following = Fingerprint.from_message(answer.rebuild_model)
-            _, vectors = await self._vectors(following, good, {})
-            await self._upsert(following, good, infos, vectors)
-        for image_id, info in infos.items():
-            status = pb.ADD_STATUS_REPLACED if image_id in stored else pb.ADD_STATUS_ADDED
-            outcomes[image_id] = Outcome(status, info)
+        put = await self._clients.put_blobs(
+            self._collection,
+            [_blob(upload, vectors[upload.image_id]) for upload in good],
+            creation_id=self._creation_id,
+        )
+        images = [
+            StoredImage(upload.image_id, upload.data, upload.attributes, info.sha256, revision)
+            for upload, info, revision in zip(good, put.infos, put.revisions, strict=True)
+        ]
+        made = {model: {image_id: result.embedding for image_id, result in vectors.items()}}
+        errors = await self._agreement.write(images, made)
+        for info in put.infos:
+            if info.image_id in errors:
+                outcomes[info.image_id] = failed(errors[info.image_id])
+            else:
+                status = pb.ADD_STATUS_REPLACED if info.image_id in stored else pb.ADD_STATUS_ADDED
+                outcomes[info.image_id] = Outcome(status, info)
         return outcomes
 
     async def _vectors(
@@ -193,9 +205,9 @@ class Importer:
         same = sorted(image_id for image_id, sha256 in hashes.items() if stored[image_id].sha256 == sha256)
         if not same:
             return {}
-        records = await self._clients.get_vectors(self._collection, same, embeddings=True, strong=False)
+        known = await self._clients.get_vectors(self._collection, same, embeddings=True, strong=False)
         found = {}
-        for record in records:
+        for record in known.records:
             made_from = (record.content_sha256, record.model_sha256)
             if made_from == (hashes[record.image_id], model.checkpoint_sha256):
                 info = stored[record.image_id]
@@ -203,29 +215,6 @@ class Importer:
                     embedding=record.embedding, media_type=info.media_type, width=info.width, height=info.height
                 )
         return found
-
-    async def _upsert(
-        self,
-        model: Fingerprint,
-        uploads: Sequence[types_pb2.ImageUpload],
-        infos: Mapping[str, types_pb2.ImageInfo],
-        vectors: Mapping[str, encoder_pb2.ImageEmbedding],
-    ) -> retriever_pb2.UpsertVectorsResponse:
-        return await self._clients.upsert_vectors(
-            retriever_pb2.UpsertVectorsRequest(
-                collection=self._collection,
-                records=[
-                    retriever_pb2.VectorRecord(
-                        image_id=upload.image_id,
-                        embedding=vectors[upload.image_id].embedding,
-                        attributes=upload.attributes,
-                        content_sha256=infos[upload.image_id].sha256,
-                    )
-                    for upload in uploads
-                ],
-                model=model.to_message(),
-            )
-        )
 
 
 def _blob(upload: types_pb2.ImageUpload, result: encoder_pb2.ImageEmbedding) -> imagestore_pb2.BlobUpload:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gateway.clients import Clients
 from protos import retriever_pb2
 from protos import search_pb2 as pb
@@ -33,7 +35,7 @@ class Libraries:
     async def get(self, collection: str) -> pb.Collection:
         """Raises CollectionNotFound."""
         found = await self._clients.get_collection(check_collection(collection), count=True)
-        counts = await self._clients.count_blobs(collection)
+        counts = await self._clients.count_blobs(collection, creation_id=found.creation_id)
         return _collection(found, counts.content_bytes)
 
     async def page(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
@@ -44,11 +46,18 @@ class Libraries:
 
     async def delete(self, collection: str) -> int:
         """The number of pictures removed. A deletion that was interrupted is finished by repeating it."""
-        there = await self._clients.drop_vectors(check_collection(collection))
-        removed = await self._clients.drop_blobs(collection)
-        if not there and not removed:
+        # Listed before the vectors go: a collection that somebody creates under this id after them is not touched.
+        creation_ids = set(await self._clients.list_creations(check_collection(collection)))
+        if dropped := await self._clients.drop_vectors(collection):
+            creation_ids.add(dropped)
+        if not creation_ids:
             raise CollectionNotFound(collection)
-        return removed
+        return await drop_creations(self._clients, collection, creation_ids)
+
+
+async def drop_creations(clients: Clients, collection: str, creation_ids: Iterable[str]) -> int:
+    """The number of images that were removed with these creations of a collection, which take none any more."""
+    return sum([await clients.drop_blobs(collection, creation_id=each) for each in sorted(creation_ids)])
 
 
 def _collection(found: retriever_pb2.VectorCollection, image_bytes: int = 0) -> pb.Collection:

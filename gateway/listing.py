@@ -49,12 +49,12 @@ async def side_by_side(
 
 
 def blobs_of(
-    clients: Clients, collection: str
+    clients: Clients, collection: str, creation_id: str
 ) -> Callable[[str], Awaitable[tuple[Iterable[imagestore_pb2.Blob], str]]]:
     """With their attributes."""
 
     async def page(token: str) -> tuple[Iterable[imagestore_pb2.Blob], str]:
-        found = await clients.list_blobs(collection, PAGE, token)
+        found = await clients.list_blobs(collection, PAGE, token, creation_id=creation_id)
         return found.blobs, found.next_page_token
 
     return page

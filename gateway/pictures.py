@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from gateway.agreement import Agreement
 from gateway.clients import Clients
+from gateway.settings import GatewaySettings
 from protos import retriever_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.errors import CollectionNotFound, ImageNotFound, InvalidField, WentuError
@@ -14,8 +16,9 @@ from services.common.ids import MAX_PAGE_SIZE, check_collection, check_image_id,
 class Pictures:
     """What callers do with pictures that are there."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, settings: GatewaySettings) -> None:
         self._clients = clients
+        self._settings = settings
 
     async def read(self, request: pb.GetImageRequest) -> AsyncIterator[pb.GetImageResponse]:
         """First the info, then chunks. Works without the retriever. Raises ImageNotFound, CollectionNotFound."""
@@ -33,13 +36,14 @@ class Pictures:
             raise
 
     async def details(self, request: pb.GetImageDetailsRequest) -> pb.GetImageDetailsResponse:
-        records = await self._clients.get_vectors(
+        found = await self._clients.get_vectors(
             check_collection(request.collection),
             check_image_ids(request.image_ids),
             embeddings=request.include_embeddings,
             strong=True,
         )
-        return pb.GetImageDetailsResponse(images=await self._with_infos(request.collection, records))
+        images = await self._with_infos(request.collection, found.creation_id, found.records)
+        return pb.GetImageDetailsResponse(images=images)
 
     async def page(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
         found = await self._clients.list_vectors(
@@ -50,7 +54,7 @@ class Pictures:
                 filter=request.filter if request.HasField("filter") else None,
             )
         )
-        images = await self._with_infos(request.collection, found.records)
+        images = await self._with_infos(request.collection, found.creation_id, found.records)
         return pb.ListImagesResponse(images=images, next_page_token=found.next_page_token)
 
     async def delete(self, request: pb.DeleteImagesRequest) -> pb.DeleteImagesResponse:
@@ -62,7 +66,9 @@ class Pictures:
         if selection == "filter":
             return pb.DeleteImagesResponse(deleted_count=await self._delete_those(collection, request.filter))
         image_ids = check_image_ids(request.ids.image_ids, "ids.image_ids")
-        gone = await self._delete(collection, image_ids)
+        gone = await self._clients.on_creation(
+            collection, lambda creation_id: self._delete(collection, creation_id, image_ids)
+        )
         return pb.DeleteImagesResponse(
             deleted_count=len(gone),
             outcomes=[pb.DeleteOutcome(image_id=image_id, deleted=image_id in gone) for image_id in image_ids],
@@ -81,22 +87,31 @@ class Pictures:
                 )
             )
             if found.records:
-                deleted += len(await self._delete(collection, [record.image_id for record in found.records]))
+                image_ids = [record.image_id for record in found.records]
+                deleted += len(await self._delete(collection, found.creation_id, image_ids))
             if not (token := found.next_page_token):
                 return deleted
 
-    async def _delete(self, collection: str, image_ids: Sequence[str]) -> set[str]:
-        """The vectors go first: a search must not find what has no bytes."""
-        await self._clients.delete_vectors(collection, image_ids)
-        return set(await self._clients.delete_blobs(collection, image_ids))
+    async def _delete(self, collection: str, creation_id: str, image_ids: Sequence[str]) -> set[str]:
+        """The vectors go first: a search must not find what has no bytes.
+
+        And once more after the bytes: somebody who adds the same images may have written vectors between the two.
+        """
+        agreement = Agreement(self._clients, self._settings, collection, creation_id)
+        await agreement.delete_first(image_ids)
+        gone = set(await self._clients.delete_blobs(collection, image_ids, creation_id=creation_id))
+        for error in (await agreement.delete(image_ids)).values():
+            raise error
+        return gone
 
     async def _with_infos(
-        self, collection: str, records: Sequence[retriever_pb2.VectorRecord]
+        self, collection: str, creation_id: str, records: Sequence[retriever_pb2.VectorRecord]
     ) -> list[pb.ImageDetails]:
         """The records whose bytes are there, with what is known of them."""
         if not records:
             return []
-        blobs = await self._clients.get_blobs(collection, [record.image_id for record in records])
+        image_ids = [record.image_id for record in records]
+        blobs = await self._clients.get_blobs(collection, image_ids, creation_id=creation_id)
         infos = {blob.info.image_id: blob.info for blob in blobs}
         images = []
         for record in records:

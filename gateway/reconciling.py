@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from gateway.agreement import Agreement
 from gateway.clients import Clients
-from gateway.encoding import batches, encode_patiently
+from gateway.encoding import batches
+from gateway.libraries import drop_creations
 from gateway.listing import attributes_of, blobs_of, side_by_side, vectors_of
 from gateway.settings import GatewaySettings
 from protos import admin_pb2 as pb
@@ -25,7 +27,7 @@ from protos import imagestore_pb2, retriever_pb2
 from services.common.errors import WentuError, WriteUnderWay
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_collection
-from services.common.wire_errors import from_item_error, item_error
+from services.common.wire_errors import item_error
 
 log = structlog.get_logger()
 
@@ -71,10 +73,16 @@ class Reconciler:
     async def run(self, request: pb.ReconcileRequest) -> AsyncIterator[pb.ReconcileResponse]:
         """Findings as they are found and dealt with; the last message has the count. Raises CollectionNotFound."""
         collection = check_collection(request.collection)
-        model = Fingerprint.from_message((await self._clients.known_collection(collection, fresh=True)).model)
+        # Listed first: what is created after that is not touched.
+        creation_ids = set(await self._clients.list_creations(collection))
+        found = await self._clients.known_collection(collection, fresh=True)
+        model = Fingerprint.from_message(found.model)
+        leftover = await self._leftover(collection, creation_ids - {found.creation_id}, request.dry_run)
         checked = 0
         odd: list[str] = []
-        pairs = side_by_side(blobs_of(self._clients, collection), vectors_of(self._clients, collection))
+        pairs = side_by_side(
+            blobs_of(self._clients, collection, found.creation_id), vectors_of(self._clients, collection)
+        )
         async for image_id, blob, record in pairs:
             checked += 1
             if _kind(model, blob, record) is not None:
@@ -87,7 +95,14 @@ class Reconciler:
                 yield pb.ReconcileResponse(checked_count=checked)
         async for answer in self.settle(collection, odd, request):
             yield answer
-        yield pb.ReconcileResponse(checked_count=checked)
+        yield pb.ReconcileResponse(checked_count=checked, leftover_count=leftover)
+
+    async def _leftover(self, collection: str, creation_ids: Iterable[str], dry_run: bool) -> int:
+        """The number of images that deleted collections of this id left behind; removed unless in a dry run."""
+        if not dry_run:
+            return await drop_creations(self._clients, collection, creation_ids)
+        counts = [await self._clients.count_blobs(collection, creation_id=each) for each in creation_ids]
+        return sum(count.count for count in counts)
 
     async def settle(
         self, collection: str, image_ids: Sequence[str], request: pb.ReconcileRequest
@@ -96,8 +111,9 @@ class Reconciler:
         if not image_ids:
             return
         await asyncio.sleep(SECOND_LOOK_SECONDS)
-        model = Fingerprint.from_message((await self._clients.known_collection(collection)).model)
-        found = await self._look(collection, model, image_ids)
+        known = await self._clients.known_collection(collection)
+        agreement = Agreement(self._clients, self._settings, collection, known.creation_id)
+        found = await self._look(known, image_ids)
         if request.dry_run:
             for each in found:
                 yield pb.ReconcileResponse(image_id=each.image_id, kind=each.kind)
@@ -106,24 +122,26 @@ class Reconciler:
         orphans = [each for each in found if each.kind == pb.FINDING_KIND_ORPHANED_BYTES]
         removable = orphans if request.remove_orphans else []
         to_encode = [each for each in found if each not in without_bytes and each not in removable]
-        for answer in await self._remove_vectors(collection, without_bytes):
+        for answer in await _dealt_with(agreement.delete, without_bytes):
             yield answer
-        for answer in await self._remove_bytes(collection, removable):
+        for answer in await self._remove_bytes(known, removable):
             yield answer
         for batch in batches(to_encode, _size, self._settings):
-            for answer in await self._encode(collection, model, batch):
+            for answer in await _dealt_with(agreement.remake, batch):
                 yield answer
 
-    async def _look(self, collection: str, model: Fingerprint, image_ids: Sequence[str]) -> list[_Found]:
+    async def _look(self, known: retriever_pb2.VectorCollection, image_ids: Sequence[str]) -> list[_Found]:
         # Vectors first: a write that comes between the two reads leaves bytes that are younger than its vector, never
         # a vector without bytes.
-        records = {
-            record.image_id: record
-            for record in await self._clients.get_vectors(collection, image_ids, embeddings=False, strong=True)
-        }
+        vectors = await self._clients.get_vectors(known.collection, image_ids, embeddings=False, strong=True)
+        records = {record.image_id: record for record in vectors.records}
         blobs = {
-            blob.info.image_id: blob for blob in await self._clients.get_blobs(collection, image_ids, attributes=True)
+            blob.info.image_id: blob
+            for blob in await self._clients.get_blobs(
+                known.collection, image_ids, creation_id=known.creation_id, attributes=True
+            )
         }
+        model = Fingerprint.from_message(known.model)
         found = []
         for image_id in image_ids:
             blob, record = blobs.get(image_id), records.get(image_id)
@@ -131,16 +149,9 @@ class Reconciler:
                 found.append(_Found(image_id, kind, blob, record))
         return found
 
-    async def _remove_vectors(self, collection: str, found: Sequence[_Found]) -> list[pb.ReconcileResponse]:
-        if not found:
-            return []
-        try:
-            await self._clients.delete_vectors(collection, [each.image_id for each in found])
-        except WentuError as error:
-            return [_failed(each, error) for each in found]
-        return [_repaired(each) for each in found]
-
-    async def _remove_bytes(self, collection: str, found: Sequence[_Found]) -> list[pb.ReconcileResponse]:
+    async def _remove_bytes(
+        self, known: retriever_pb2.VectorCollection, found: Sequence[_Found]
+    ) -> list[pb.ReconcileResponse]:
         oldest = time.time() - self._write_seconds
         old = [
             each
@@ -154,44 +165,28 @@ class Reconciler:
         ]
         if old:
             try:
-                await self._clients.delete_blobs(collection, [each.image_id for each in old])
+                await self._clients.delete_blobs(
+                    known.collection,
+                    [each.image_id for each in old],
+                    creation_id=known.creation_id,
+                    revisions=[each.blob.revision for each in old if each.blob is not None],
+                )
             except WentuError as error:
                 return answers + [_failed(each, error) for each in old]
         return answers + [_repaired(each) for each in old]
 
-    async def _encode(self, collection: str, model: Fingerprint, found: Sequence[_Found]) -> list[pb.ReconcileResponse]:
-        """Gives the bytes a vector, with the attributes that are kept beside them."""
-        try:
-            image_ids = [each.image_id for each in found]
-            blobs = {
-                blob.info.image_id: blob
-                for blob in await self._clients.get_blobs(collection, image_ids, data=True, attributes=True)
-            }
-            there = [each for each in found if each.image_id in blobs]
-            encoded = await encode_patiently(self._clients, model, [blobs[each.image_id].data for each in there])
-            # What was repaired meanwhile, by the write itself, knows more.
-            still = {each.image_id: each for each in await self._look(collection, model, image_ids)}
-            answers, records = [], []
-            for each, result in zip(there, encoded.results, strict=True):
-                if result.WhichOneof("outcome") == "error":
-                    answers.append(_failed(each, from_item_error(result.error)))
-                elif each.image_id in still and still[each.image_id].kind == each.kind:
-                    records.append(
-                        retriever_pb2.VectorRecord(
-                            image_id=each.image_id,
-                            embedding=result.embedding,
-                            attributes=attributes_of(blobs[each.image_id], each.record),
-                            content_sha256=blobs[each.image_id].info.sha256,
-                        )
-                    )
-                    answers.append(_repaired(each))
-            if records:
-                await self._clients.upsert_vectors(
-                    retriever_pb2.UpsertVectorsRequest(collection=collection, records=records, model=encoded.model)
-                )
-        except WentuError as error:
-            return [_failed(each, error) for each in found]
-        return answers
+
+async def _dealt_with(
+    repair: Callable[[Sequence[str]], Awaitable[Mapping[str, WentuError]]], found: Sequence[_Found]
+) -> list[pb.ReconcileResponse]:
+    """The outcomes of a repair, which tells of the ids that it could not deal with."""
+    if not found:
+        return []
+    try:
+        errors = await repair([each.image_id for each in found])
+    except WentuError as error:
+        return [_failed(each, error) for each in found]
+    return [_failed(each, errors[each.image_id]) if each.image_id in errors else _repaired(each) for each in found]
 
 
 def _size(found: _Found) -> int:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from gateway.agreement import Agreement
 from gateway.clients import Clients
-from gateway.encoding import batches, encode_patiently
+from gateway.encoding import batches
 from gateway.listing import attributes_of, blobs_of, side_by_side, vectors_of
 from gateway.settings import GatewaySettings
 from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2
-from services.common.errors import ModelMismatch
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_collection
-from services.common.wire_errors import from_item_error
 
 Record = retriever_pb2.VectorRecord
 # A delete takes the vector first: a copy that was made of the bytes meanwhile differs only once they are gone too.
@@ -39,11 +38,11 @@ class Reembedder:
         model = (await self._clients.encoders.first.get_model()).model
         found = await self._clients.begin_rebuild(collection, model)
         if found.model != model:
-            total = (await self._clients.count_blobs(collection)).count
+            total = (await self._clients.count_blobs(collection, creation_id=found.creation_id)).count
             done = 0
             while True:
                 written = 0
-                async for count in self._pass(collection, Fingerprint.from_message(model)):
+                async for count in self._pass(found, Fingerprint.from_message(model)):
                     written += count
                     done += count
                     yield pb.ReembedResponse(done_count=done, total_count=total)
@@ -55,64 +54,44 @@ class Reembedder:
         counted = (await self._clients.get_collection(collection, count=True)).vector_count
         yield pb.ReembedResponse(done_count=counted, total_count=counted, committed=True)
 
-    async def _pass(self, collection: str, model: Fingerprint) -> AsyncIterator[int]:
+    async def _pass(self, known: retriever_pb2.VectorCollection, model: Fingerprint) -> AsyncIterator[int]:
         """Compares once; the numbers of records that were brought in line."""
         differing: list[str] = []
-        pairs = side_by_side(blobs_of(self._clients, collection), vectors_of(self._clients, collection, rebuild=True))
+        pairs = side_by_side(
+            blobs_of(self._clients, known.collection, known.creation_id),
+            vectors_of(self._clients, known.collection, rebuild=True),
+        )
         async for image_id, blob, new in pairs:
             if not _made(blob, new):
                 differing.append(image_id)
             if len(differing) == self._settings.import_batch:
-                yield await self._align(collection, model, differing)
+                yield await self._align(known, model, differing)
                 differing.clear()
         if differing:
-            yield await self._align(collection, model, differing)
+            yield await self._align(known, model, differing)
 
-    async def _align(self, collection: str, model: Fingerprint, image_ids: Sequence[str]) -> int:
+    async def _align(self, known: retriever_pb2.VectorCollection, model: Fingerprint, image_ids: Sequence[str]) -> int:
         """The number of those that were brought in line. What changes meanwhile differs in the next pass."""
-        new = await self._records(collection, image_ids, rebuild=True)
+        found = await self._clients.get_vectors(
+            known.collection, image_ids, embeddings=False, strong=True, rebuild=True
+        )
+        new = {record.image_id: record for record in found.records}
         blobs = {
-            blob.info.image_id: blob for blob in await self._clients.get_blobs(collection, image_ids, attributes=True)
+            blob.info.image_id: blob
+            for blob in await self._clients.get_blobs(
+                known.collection, image_ids, creation_id=known.creation_id, attributes=True
+            )
         }
+        agreement = Agreement(self._clients, self._settings, known.collection, known.creation_id)
         # What has no bytes is found by no search that shows it: it stays behind.
         gone = [image_id for image_id in new if image_id not in blobs]
-        if gone:
-            await self._clients.delete_vectors(collection, gone, rebuild_only=True)
+        errors = await agreement.delete(gone, rebuild_only=True) if gone else {}
         stale = [blob.info for image_id, blob in blobs.items() if not _made(blob, new.get(image_id))]
         for batch in batches(stale, lambda info: info.size_bytes, self._settings):
-            await self._make(collection, model, [info.image_id for info in batch])
+            errors |= await agreement.remake([info.image_id for info in batch], model)
+        for error in errors.values():
+            raise error
         return len(gone) + len(stale)
-
-    async def _make(self, collection: str, model: Fingerprint, image_ids: Sequence[str]) -> None:
-        """Their vectors in the next generation."""
-        blobs = await self._clients.get_blobs(collection, image_ids, data=True, attributes=True)
-        if not blobs:
-            return
-        unsaid = [blob.info.image_id for blob in blobs if not blob.HasField("attributes")]
-        old = await self._records(collection, unsaid, rebuild=False) if unsaid else {}
-        encoded = await encode_patiently(self._clients, model, [blob.data for blob in blobs])
-        if encoded.model != model.to_message():
-            raise ModelMismatch(collection, str(model), str(Fingerprint.from_message(encoded.model)))
-        records = []
-        for blob, result in zip(blobs, encoded.results, strict=True):
-            image_id = blob.info.image_id
-            if result.WhichOneof("outcome") == "error":
-                raise from_item_error(result.error, f"image {image_id!r}")
-            records.append(
-                Record(
-                    image_id=image_id,
-                    embedding=result.embedding,
-                    attributes=attributes_of(blob, old.get(image_id)),
-                    content_sha256=blob.info.sha256,
-                )
-            )
-        await self._clients.upsert_vectors(
-            retriever_pb2.UpsertVectorsRequest(collection=collection, records=records, model=model.to_message())
-        )
-
-    async def _records(self, collection: str, image_ids: Sequence[str], *, rebuild: bool) -> dict[str, Record]:
-        found = await self._clients.get_vectors(collection, image_ids, embeddings=False, strong=True, rebuild=rebuild)
-        return {record.image_id: record for record in found}
 
 
 def _made(blob: imagestore_pb2.Blob | None, new: Record | None) -> bool:

@@ -48,7 +48,7 @@ class Searcher:
             text, encoded_at, found = await self._found(request, fresh=True)  # perhaps re-embedded a moment ago
         hits = found.results[0].hits
         retrieved_at = time.perf_counter()
-        blobs = await self._blobs(request, [hit.image_id for hit in hits])
+        blobs = await self._blobs(request, found.creation_id, [hit.image_id for hit in hits])
         if blobs is not None and (gone := [hit.image_id for hit in hits if hit.image_id not in blobs]):
             self._without_bytes(request.collection, gone)
         filled = [_hit(hit, None if blobs is None else blobs[hit.image_id]) for hit in hits if _has_bytes(hit, blobs)]
@@ -92,7 +92,7 @@ class Searcher:
         return encoded, encoded_at, found
 
     async def _blobs(
-        self, request: pb.SearchRequest, image_ids: Sequence[str]
+        self, request: pb.SearchRequest, creation_id: str, image_ids: Sequence[str]
     ) -> Mapping[str, imagestore_pb2.Blob] | None:
         """What the image store knows of the hits, by id; None where it does not answer: ids and scores still count."""
         if not image_ids:
@@ -105,7 +105,11 @@ class Searcher:
         left = seconds_left()
         try:
             found = await self._clients.get_blobs(
-                request.collection, image_ids, thumbnails=thumbnails, limit_seconds=limit
+                request.collection,
+                image_ids,
+                creation_id=creation_id,
+                thumbnails=thumbnails,
+                limit_seconds=limit,
             )
         except WentuError as error:
             if error.code not in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):

@@ -58,10 +58,15 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
 
     async def AddImage(self, request: pb.AddImageRequest, context: Context) -> pb.AddImageResponse:
         check_if_exists(request.if_exists, "if_exists")
-        importer = await self._importer(check_collection(request.collection), request.if_exists)
-        [outcome] = await importer.add([request.image])
-        if outcome.error is not None:
-            raise outcome.error
+
+        async def add(creation_id: str) -> Outcome:
+            importer = Importer(self._clients, self._settings, request.collection, creation_id, request.if_exists)
+            [outcome] = await importer.add([request.image])
+            if outcome.error is not None:
+                raise outcome.error
+            return outcome
+
+        outcome = await self._clients.on_creation(check_collection(request.collection), add)
         return pb.AddImageResponse(status=outcome.status, image=outcome.info)
 
     async def AddImages(
@@ -72,7 +77,9 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
             raise InvalidField("options", "must come first")
         collection = check_collection(first.options.collection, "options.collection")
         check_if_exists(first.options.if_exists, "options.if_exists")
-        importer = await self._importer(collection, first.options.if_exists)
+        # Asked afresh: all of the stream goes to the creation that there is now.
+        found = await self._clients.known_collection(collection, fresh=True)
+        importer = Importer(self._clients, self._settings, collection, found.creation_id, first.options.if_exists)
         async for finished in Pipeline(importer.add, self._settings).run(_uploads(request_iterator)):
             yield _response(finished)
 
@@ -88,10 +95,6 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
 
     async def DeleteImages(self, request: pb.DeleteImagesRequest, context: Context) -> pb.DeleteImagesResponse:
         return await self._pictures.delete(request)
-
-    async def _importer(self, collection: str, if_exists: types_pb2.IfExists.ValueType) -> Importer:
-        await self._clients.known_collection(collection)
-        return Importer(self._clients, collection, if_exists, self._settings.max_image_bytes)
 
 
 class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):

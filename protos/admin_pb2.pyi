@@ -210,6 +210,7 @@ class ReconcileResponse(_message.Message):
     REPAIRED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CHECKED_COUNT_FIELD_NUMBER: _builtins.int
+    LEFTOVER_COUNT_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The picture's id. Empty where the message only says how far it has come; the last one does."""
     kind: Global___FindingKind.ValueType
@@ -218,6 +219,10 @@ class ReconcileResponse(_message.Message):
     """Whether it was repaired."""
     checked_count: _builtins.int
     """Pictures compared so far."""
+    leftover_count: _builtins.int
+    """Images that a deletion of an earlier collection of this id left behind; removed, unless only a report was asked for.
+    In the last message.
+    """
     @_builtins.property
     def error(self) -> _types_pb2.ItemError:
         """Why it was not, where it failed."""
@@ -230,10 +235,11 @@ class ReconcileResponse(_message.Message):
         repaired: _builtins.bool = ...,
         error: _types_pb2.ItemError | None = ...,
         checked_count: _builtins.int = ...,
+        leftover_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_count", b"checked_count", "error", b"error", "image_id", b"image_id", "kind", b"kind", "repaired", b"repaired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_count", b"checked_count", "error", b"error", "image_id", b"image_id", "kind", b"kind", "leftover_count", b"leftover_count", "repaired", b"repaired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,8 +74,13 @@ class PutBlobsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     BLOBS_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant: COLLECTION_NOT_FOUND if it was dropped. Empty: the newest that is not
+    dropped, or a new one.
+    """
     @_builtins.property
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobUpload]:
         """1 to 256 pictures with distinct ids."""
@@ -85,10 +90,11 @@ class PutBlobsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         blobs: _abc.Iterable[Global___BlobUpload] | None = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "collection", b"collection", "creation_id", b"creation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,18 +107,24 @@ class PutBlobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INFOS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def infos(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ImageInfo]:
         """In the order of the request."""
+
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In the order of the request: the images' revisions."""
 
     def __init__(
         self,
         *,
         infos: _abc.Iterable[_types_pb2.ImageInfo] | None = ...,
+        revisions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["infos", b"infos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["infos", b"infos", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,6 +141,7 @@ class GetBlobsRequest(_message.Message):
     INCLUDE_THUMBNAILS_FIELD_NUMBER: _builtins.int
     INCLUDE_DATA_FIELD_NUMBER: _builtins.int
     INCLUDE_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     include_thumbnails: _builtins.bool
@@ -137,6 +150,8 @@ class GetBlobsRequest(_message.Message):
     """Return the bytes too, as long as they fit in one message; RESOURCE_EXHAUSTED beyond."""
     include_attributes: _builtins.bool
     """Return the attributes too."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1,000 ids."""
@@ -149,10 +164,11 @@ class GetBlobsRequest(_message.Message):
         include_thumbnails: _builtins.bool = ...,
         include_data: _builtins.bool = ...,
         include_attributes: _builtins.bool = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_ids", b"image_ids", "include_attributes", b"include_attributes", "include_data", b"include_data", "include_thumbnails", b"include_thumbnails"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "image_ids", b"image_ids", "include_attributes", b"include_attributes", "include_data", b"include_data", "include_thumbnails", b"include_thumbnails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,10 +208,13 @@ class Blob(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     THUMBNAIL_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The bytes, where asked for."""
     thumbnail: _builtins.bytes
     """A small WebP picture, where asked for and where one can be made."""
+    revision: _builtins.int
+    """Changes with every write of the image: a random number."""
     @_builtins.property
     def info(self) -> _types_pb2.ImageInfo:
         """What is known of it."""
@@ -211,10 +230,11 @@ class Blob(_message.Message):
         data: _builtins.bytes = ...,
         thumbnail: _builtins.bytes = ...,
         attributes: _struct_pb2.Struct | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "data", b"data", "info", b"info", "thumbnail", b"thumbnail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "data", b"data", "info", b"info", "revision", b"revision", "thumbnail", b"thumbnail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,22 +249,26 @@ class ReadBlobRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     RENDITION_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     image_id: _builtins.str
     """The picture's id."""
     rendition: _types_pb2.Rendition.ValueType
     """The original or the thumbnail."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         image_id: _builtins.str = ...,
         rendition: _types_pb2.Rendition.ValueType = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_id", b"image_id", "rendition", b"rendition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "image_id", b"image_id", "rendition", b"rendition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,10 +343,15 @@ class WriteBlobHead(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     sha256: _builtins.str
     """SHA-256 of the bytes that follow, in lower-case hexadecimal: CHECKSUM_MISMATCH where they differ."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant: COLLECTION_NOT_FOUND if it was dropped. Empty: the newest that is not
+    dropped, or a new one.
+    """
     @_builtins.property
     def blob(self) -> Global___BlobUpload:
         """The picture; its `data` is empty."""
@@ -333,10 +362,11 @@ class WriteBlobHead(_message.Message):
         collection: _builtins.str = ...,
         blob: Global___BlobUpload | None = ...,
         sha256: _builtins.str = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "collection", b"collection", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "collection", b"collection", "creation_id", b"creation_id", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,21 +404,31 @@ class DeleteBlobsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     IMAGE_IDS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1,000 ids."""
+
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If set, one for each id: an image is removed only if its revision is still this one."""
 
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         image_ids: _abc.Iterable[_builtins.str] | None = ...,
+        revisions: _abc.Iterable[_builtins.int] | None = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_ids", b"image_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "image_ids", b"image_ids", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,6 +468,7 @@ class ListBlobsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     page_size: _builtins.int
@@ -436,6 +477,8 @@ class ListBlobsRequest(_message.Message):
     """`next_page_token` of the page before."""
     include_attributes: _builtins.bool
     """Return the attributes too."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     def __init__(
         self,
         *,
@@ -443,10 +486,11 @@ class ListBlobsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         include_attributes: _builtins.bool = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "include_attributes", b"include_attributes", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "include_attributes", b"include_attributes", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,16 +531,20 @@ class CountBlobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -533,8 +581,8 @@ class CountBlobsResponse(_message.Message):
 Global___CountBlobsResponse: _TypeAlias = CountBlobsResponse  # noqa: Y015
 
 @_typing.final
-class DropBlobsRequest(_message.Message):
-    """Request of DropBlobs."""
+class ListCreationsRequest(_message.Message):
+    """Request of ListCreations."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -549,6 +597,56 @@ class DropBlobsRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCreationsRequest: _TypeAlias = ListCreationsRequest  # noqa: Y015
+
+@_typing.final
+class ListCreationsResponse(_message.Message):
+    """Response of ListCreations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def creation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Newest first. Those that were dropped and still have images are among them."""
+
+    def __init__(
+        self,
+        *,
+        creation_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_ids", b"creation_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCreationsResponse: _TypeAlias = ListCreationsResponse  # noqa: Y015
+
+@_typing.final
+class DropBlobsRequest(_message.Message):
+    """Request of DropBlobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Id of the collection."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant; from then on it takes no images. Empty: every creation."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        creation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class ImageStoreServiceStub:
     """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+
+    A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
+    is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
     """
 
     def __init__(self, channel):
@@ -70,6 +73,11 @@ class ImageStoreServiceStub:
                 request_serializer=protos_dot_imagestore__pb2.CountBlobsRequest.SerializeToString,
                 response_deserializer=protos_dot_imagestore__pb2.CountBlobsResponse.FromString,
                 _registered_method=True)
+        self.ListCreations = channel.unary_unary(
+                '/wentu.v1.ImageStoreService/ListCreations',
+                request_serializer=protos_dot_imagestore__pb2.ListCreationsRequest.SerializeToString,
+                response_deserializer=protos_dot_imagestore__pb2.ListCreationsResponse.FromString,
+                _registered_method=True)
         self.DropBlobs = channel.unary_unary(
                 '/wentu.v1.ImageStoreService/DropBlobs',
                 request_serializer=protos_dot_imagestore__pb2.DropBlobsRequest.SerializeToString,
@@ -84,6 +92,9 @@ class ImageStoreServiceStub:
 
 class ImageStoreServiceServicer:
     """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+
+    A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
+    is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
     """
 
     def PutBlobs(self, request, context):
@@ -135,8 +146,15 @@ class ImageStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCreations(self, request, context):
+        """The creations of a collection that have, or may get, images.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DropBlobs(self, request, context):
-        """Removes every picture of a collection. One that is not there is no error.
+        """Removes every picture of a collection, and refuses those that come later. One that is not there is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +205,11 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_imagestore__pb2.CountBlobsRequest.FromString,
                     response_serializer=protos_dot_imagestore__pb2.CountBlobsResponse.SerializeToString,
             ),
+            'ListCreations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCreations,
+                    request_deserializer=protos_dot_imagestore__pb2.ListCreationsRequest.FromString,
+                    response_serializer=protos_dot_imagestore__pb2.ListCreationsResponse.SerializeToString,
+            ),
             'DropBlobs': grpc.unary_unary_rpc_method_handler(
                     servicer.DropBlobs,
                     request_deserializer=protos_dot_imagestore__pb2.DropBlobsRequest.FromString,
@@ -207,6 +230,9 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ImageStoreService:
     """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+
+    A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
+    is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
     """
 
     @staticmethod
@@ -388,6 +414,33 @@ class ImageStoreService:
             '/wentu.v1.ImageStoreService/CountBlobs',
             protos_dot_imagestore__pb2.CountBlobsRequest.SerializeToString,
             protos_dot_imagestore__pb2.CountBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCreations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wentu.v1.ImageStoreService/ListCreations',
+            protos_dot_imagestore__pb2.ListCreationsRequest.SerializeToString,
+            protos_dot_imagestore__pb2.ListCreationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ImageStoreServiceStub:
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file."""
+    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+
+    A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
+    is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -47,14 +51,20 @@ class ImageStoreServiceStub:
     """Pages of pictures in ascending order of the ids' bytes."""
     CountBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.CountBlobsRequest, _imagestore_pb2.CountBlobsResponse]
     """Number of pictures, of contents, and their bytes."""
+    ListCreations: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.ListCreationsRequest, _imagestore_pb2.ListCreationsResponse]
+    """The creations of a collection that have, or may get, images."""
     DropBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.DropBlobsRequest, _imagestore_pb2.DropBlobsResponse]
-    """Removes every picture of a collection. One that is not there is no error."""
+    """Removes every picture of a collection, and refuses those that come later. One that is not there is no error."""
     GetBlobStore: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobStoreRequest, _imagestore_pb2.GetBlobStoreResponse]
     """The store behind this service."""
 
 @_typing.type_check_only
 class ImageStoreServiceAsyncStub(ImageStoreServiceStub):
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file."""
+    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+
+    A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
+    is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.PutBlobsRequest, _imagestore_pb2.PutBlobsResponse]  # type: ignore[assignment]
@@ -71,13 +81,19 @@ class ImageStoreServiceAsyncStub(ImageStoreServiceStub):
     """Pages of pictures in ascending order of the ids' bytes."""
     CountBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.CountBlobsRequest, _imagestore_pb2.CountBlobsResponse]  # type: ignore[assignment]
     """Number of pictures, of contents, and their bytes."""
+    ListCreations: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.ListCreationsRequest, _imagestore_pb2.ListCreationsResponse]  # type: ignore[assignment]
+    """The creations of a collection that have, or may get, images."""
     DropBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.DropBlobsRequest, _imagestore_pb2.DropBlobsResponse]  # type: ignore[assignment]
-    """Removes every picture of a collection. One that is not there is no error."""
+    """Removes every picture of a collection, and refuses those that come later. One that is not there is no error."""
     GetBlobStore: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobStoreRequest, _imagestore_pb2.GetBlobStoreResponse]  # type: ignore[assignment]
     """The store behind this service."""
 
 class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file."""
+    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+
+    A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
+    is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
+    """
 
     @_abc_1.abstractmethod
     def PutBlobs(
@@ -136,12 +152,20 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """Number of pictures, of contents, and their bytes."""
 
     @_abc_1.abstractmethod
+    def ListCreations(
+        self,
+        request: _imagestore_pb2.ListCreationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_imagestore_pb2.ListCreationsResponse, _abc.Awaitable[_imagestore_pb2.ListCreationsResponse]]:
+        """The creations of a collection that have, or may get, images."""
+
+    @_abc_1.abstractmethod
     def DropBlobs(
         self,
         request: _imagestore_pb2.DropBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.DropBlobsResponse, _abc.Awaitable[_imagestore_pb2.DropBlobsResponse]]:
-        """Removes every picture of a collection. One that is not there is no error."""
+        """Removes every picture of a collection, and refuses those that come later. One that is not there is no error."""
 
     @_abc_1.abstractmethod
     def GetBlobStore(

@@ -36,6 +36,7 @@ class VectorCollection(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REBUILD_MODEL_FIELD_NUMBER: _builtins.int
     INDEXED_COUNT_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id: `[a-z][a-z0-9_]{0,62}`."""
     metric: _types_pb2.Metric.ValueType
@@ -46,6 +47,10 @@ class VectorCollection(_message.Message):
     """What it is for, in the caller's words, at most 1,000 characters."""
     indexed_count: _builtins.int
     """Vectors that the index holds, where the number was asked for. The store compares the others one by one meanwhile."""
+    creation_id: _builtins.str
+    """Identifies this creation of the collection: one that is deleted and created again has another. `C` and 32 hexadecimal
+    digits; the collection's own id for those created before there were creation ids.
+    """
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model that its vectors come from."""
@@ -74,10 +79,11 @@ class VectorCollection(_message.Message):
         description: _builtins.str = ...,
         rebuild_model: _types_pb2.ModelFingerprint | None = ...,
         indexed_count: _builtins.int = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "index", b"index", "model", b"model", "rebuild_model", b"rebuild_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "description", b"description", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model", "rebuild_model", b"rebuild_model", "vector_count", b"vector_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "creation_id", b"creation_id", "description", b"description", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model", "rebuild_model", b"rebuild_model", "vector_count", b"vector_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,19 +163,23 @@ class GetVectorCollectionRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     INCLUDE_COUNT_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     include_count: _builtins.bool
     """Count the vectors too. Slower: about 200 ms on a Milvus server."""
+    fresh: _builtins.bool
+    """Ask the store, whatever this service knew of the collection in the last moment."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         include_count: _builtins.bool = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "include_count", b"include_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fresh", b"fresh", "include_count", b"include_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,16 +292,20 @@ class DropVectorCollectionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DROPPED_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     dropped: _builtins.bool
     """Whether there was one."""
+    creation_id: _builtins.str
+    """The creation that was dropped. Empty if there was none."""
     def __init__(
         self,
         *,
         dropped: _builtins.bool = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id", "dropped", b"dropped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,8 +362,11 @@ class UpsertVectorsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant: COLLECTION_NOT_FOUND if it is another one by now. Empty: any."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorRecord]:
         """1 to 1,000 vectors with distinct ids."""
@@ -364,10 +381,11 @@ class UpsertVectorsRequest(_message.Message):
         collection: _builtins.str = ...,
         records: _abc.Iterable[Global___VectorRecord] | None = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "model", b"model", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "model", b"model", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,6 +398,9 @@ class UpsertVectorsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REBUILD_MODEL_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
+    creation_id: _builtins.str
+    """The creation of the collection that has the vectors now."""
     @_builtins.property
     def rebuild_model(self) -> _types_pb2.ModelFingerprint:
         """The model of the rebuild under way, where there is one: its vectors are to be upserted too."""
@@ -388,10 +409,11 @@ class UpsertVectorsResponse(_message.Message):
         self,
         *,
         rebuild_model: _types_pb2.ModelFingerprint | None = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rebuild_model", b"rebuild_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rebuild_model", b"rebuild_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id", "rebuild_model", b"rebuild_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,10 +428,13 @@ class DeleteVectorsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     IMAGE_IDS_FIELD_NUMBER: _builtins.int
     REBUILD_ONLY_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     rebuild_only: _builtins.bool
     """Only from the rebuild under way; from what serves and the rebuild otherwise."""
+    creation_id: _builtins.str
+    """Which creation of the collection is meant: COLLECTION_NOT_FOUND if it is another one by now. Empty: any."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1,000 ids."""
@@ -420,10 +445,11 @@ class DeleteVectorsRequest(_message.Message):
         collection: _builtins.str = ...,
         image_ids: _abc.Iterable[_builtins.str] | None = ...,
         rebuild_only: _builtins.bool = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_ids", b"image_ids", "rebuild_only", b"rebuild_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "image_ids", b"image_ids", "rebuild_only", b"rebuild_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,12 +461,17 @@ class DeleteVectorsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    CREATION_ID_FIELD_NUMBER: _builtins.int
+    creation_id: _builtins.str
+    """The creation of the collection that had the vectors."""
     def __init__(
         self,
+        *,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,6 +552,9 @@ class SearchVectorsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
+    creation_id: _builtins.str
+    """The creation of the collection that was searched."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorHits]:
         """One list a query, in the order of the request."""
@@ -529,10 +563,11 @@ class SearchVectorsResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___VectorHits] | None = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -651,6 +686,9 @@ class GetVectorsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
+    creation_id: _builtins.str
+    """The creation of the collection that has the records."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorRecord]:
         """Those that are there, in the order of the request."""
@@ -659,10 +697,11 @@ class GetVectorsResponse(_message.Message):
         self,
         *,
         records: _abc.Iterable[Global___VectorRecord] | None = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -724,8 +763,11 @@ class ListVectorsResponse(_message.Message):
 
     RECORDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CREATION_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
+    creation_id: _builtins.str
+    """The creation of the collection that has the records."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorRecord]:
         """In ascending order of the ids' bytes."""
@@ -735,10 +777,11 @@ class ListVectorsResponse(_message.Message):
         *,
         records: _abc.Iterable[Global___VectorRecord] | None = ...,
         next_page_token: _builtins.str = ...,
+        creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id", "next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

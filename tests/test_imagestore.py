@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -116,22 +117,36 @@ async def test_pictures_that_one_answer_cannot_take_are_refused(database: str) -
 
 
 async def test_a_database_of_the_first_version_is_brought_up_to_date(database: str) -> None:
+    blob = pb.BlobUpload(image_id="old", data=b"old")
     async with serving(database) as stub:
-        await stub.DropBlobs(pb.DropBlobsRequest(collection="c"))
-        await put(stub, old=b"old")
+        await stub.PutBlobs(pb.PutBlobsRequest(collection="first", creation_id="first", blobs=[blob]))
     mariadb = "://" in database
     engine = create_engine(make_url(database).set(drivername="mysql+pymysql") if mariadb else f"sqlite:///{database}")
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE images DROP COLUMN attributes"))
+        connection.execute(text("ALTER TABLE images DROP COLUMN revision"))
+        connection.execute(text("DROP TABLE creations"))
+        connection.execute(text("DELETE FROM images WHERE collection <> 'first'"))  # creations of other tests
         connection.execute(text("UPDATE wentu_schema_version SET version_num = '0001'"))
     engine.dispose()
     async with serving(database) as stub:
-        got = await stub.GetBlobs(
-            pb.GetBlobsRequest(collection="c", image_ids=["old"], include_data=True, include_attributes=True)
-        )
-        assert (got.blobs[0].data, got.blobs[0].HasField("attributes")) == (b"old", False)
-        await put(stub, new=b"new")
-        assert await counts(stub) == (2, 2, 6)
+        for creation_id in ("", "first"):
+            got = await stub.GetBlobs(
+                pb.GetBlobsRequest(
+                    collection="first",
+                    creation_id=creation_id,
+                    image_ids=["old"],
+                    include_data=True,
+                    include_attributes=True,
+                )
+            )
+            assert (got.blobs[0].data, got.blobs[0].revision, got.blobs[0].HasField("attributes")) == (b"old", 0, False)
+        [revision] = (await stub.PutBlobs(pb.PutBlobsRequest(collection="first", blobs=[blob]))).revisions
+        assert revision > 0
+        assert (await stub.DropBlobs(pb.DropBlobsRequest(collection="first", creation_id="first"))).deleted_count == 1
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.PutBlobs(pb.PutBlobsRequest(collection="first", creation_id="first", blobs=[blob]))
+        assert refusal(caught.value).reason == "COLLECTION_NOT_FOUND"
 
 
 async def test_the_same_bytes_are_one_content(stub: Stub) -> None:
@@ -223,6 +238,61 @@ async def test_writers_side_by_side_lose_no_bytes(stub: Stub) -> None:
     assert (images, kept) in ((6, 3), (7, 3))
 
 
+async def test_a_revision_is_of_one_write(stub: Stub) -> None:
+    blob = pb.BlobUpload(image_id="a", data=b"a", width=2**31 - 1)
+    request = pb.PutBlobsRequest(collection="c", blobs=[blob])
+    revisions = [(await stub.PutBlobs(request)).revisions[0] for _ in range(3)]
+    assert len(set(revisions)) == 3
+    got = await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=["a"]))
+    listed = await stub.ListBlobs(pb.ListBlobsRequest(collection="c"))
+    assert got.blobs[0].revision == listed.blobs[0].revision == revisions[-1]
+    delete = pb.DeleteBlobsRequest(collection="c", image_ids=["a"], revisions=revisions[:1])
+    assert list((await stub.DeleteBlobs(delete)).deleted_image_ids) == []
+    delete.revisions[0] = revisions[-1]
+    assert list((await stub.DeleteBlobs(delete)).deleted_image_ids) == ["a"]
+    assert await counts(stub) == (0, 0, 0)
+
+
+async def test_what_is_dropped_stays_dropped(stub: Stub) -> None:
+    """Puts into a creation run beside its drop: none of them leaves anything, and the next creation is untouched."""
+    old, new = (f"C{number:032x}" for number in (secrets.randbits(128), secrets.randbits(128)))
+    refused = 0
+
+    async def writer(number: int) -> None:
+        nonlocal refused
+        for turn in range(20):
+            blob = pb.BlobUpload(image_id=f"{number} {turn}", data=os.urandom(100))
+            try:
+                await stub.PutBlobs(pb.PutBlobsRequest(collection="c", creation_id=old, blobs=[blob]))
+            except aio.AioRpcError as error:
+                if refusal(error).reason != "COLLECTION_NOT_FOUND":
+                    raise
+                refused += 1
+
+    async def dropper() -> None:
+        while not (await stub.CountBlobs(pb.CountBlobsRequest(collection="c", creation_id=old))).count:
+            pass
+        await stub.DropBlobs(pb.DropBlobsRequest(collection="c", creation_id=old))
+        blob = pb.BlobUpload(image_id="new", data=b"new")
+        await stub.PutBlobs(pb.PutBlobsRequest(collection="c", creation_id=new, blobs=[blob]))
+
+    await asyncio.gather(dropper(), *map(writer, range(4)))
+    assert refused
+    assert (await stub.CountBlobs(pb.CountBlobsRequest(collection="c", creation_id=old))).count == 0
+    assert list((await stub.ListCreations(pb.ListCreationsRequest(collection="c"))).creation_ids) == [new]
+    assert await counts(stub) == (1, 1, 3), "who names no creation means the newest"
+    unknown = f"C{secrets.randbits(128):032x}"  # dropped before its first image
+    await stub.DropBlobs(pb.DropBlobsRequest(collection="c", creation_id=unknown))
+    with pytest.raises(aio.AioRpcError) as caught:
+        await put_into(stub, unknown)
+    assert refusal(caught.value).reason == "COLLECTION_NOT_FOUND"
+
+
+async def put_into(stub: Stub, creation_id: str) -> None:
+    blob = pb.BlobUpload(image_id="late", data=b"late")
+    await stub.PutBlobs(pb.PutBlobsRequest(collection="c", creation_id=creation_id, blobs=[blob]))
+
+
 async def test_mistakes_name_their_fields(stub: Stub) -> None:
     blob = pb.BlobUpload(image_id="a", data=b"x")
     cases: dict[str, pb.PutBlobsRequest] = {
@@ -230,6 +300,13 @@ async def test_mistakes_name_their_fields(stub: Stub) -> None:
         "blobs": pb.PutBlobsRequest(collection="c"),
         "blobs.image_id[1]": pb.PutBlobsRequest(collection="c", blobs=[blob, blob]),
         "blobs[0].data": pb.PutBlobsRequest(collection="c", blobs=[pb.BlobUpload(image_id="a")]),
+        "blobs[0].width": pb.PutBlobsRequest(
+            collection="c", blobs=[pb.BlobUpload(image_id="a", data=b"x", width=2**31)]
+        ),
+        "blobs[0].height": pb.PutBlobsRequest(
+            collection="c", blobs=[pb.BlobUpload(image_id="a", data=b"x", height=2**32 - 1)]
+        ),
+        "creation_id": pb.PutBlobsRequest(collection="c", blobs=[blob], creation_id="d"),
         "blobs[0].image_id": pb.PutBlobsRequest(collection="c", blobs=[pb.BlobUpload(data=b"x")]),
     }
     for field, request in cases.items():

@@ -37,9 +37,15 @@ def put(system: System, collection: str, pictures: Mapping[str, bytes], **attrib
         blob = imagestore_pb2.BlobUpload(image_id=image_id, data=data, media_type="image/png", width=64, height=64)
         blob.attributes.update(attributes)
         blobs.append(blob)
+    with grpc.insecure_channel(f"127.0.0.1:{system.port + 2}") as channel:
+        known = retriever_pb2_grpc.RetrieverServiceStub(channel).GetVectorCollection(
+            retriever_pb2.GetVectorCollectionRequest(collection=collection), timeout=CALL_SECONDS
+        )
+    request = imagestore_pb2.PutBlobsRequest(
+        collection=collection, creation_id=known.collection.creation_id, blobs=blobs
+    )
     with grpc.insecure_channel(f"127.0.0.1:{system.port + 3}") as channel:
-        stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
-        stub.PutBlobs(imagestore_pb2.PutBlobsRequest(collection=collection, blobs=blobs), timeout=CALL_SECONDS)
+        imagestore_pb2_grpc.ImageStoreServiceStub(channel).PutBlobs(request, timeout=CALL_SECONDS)
 
 
 def lose(system: System, collection: str, image_id: str) -> None:

@@ -16,7 +16,7 @@ from gateway.settings import GatewaySettings
 from gateway.snapshots.layout import ENDINGS, SETTINGS, row, schema, settings
 from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2, types_pb2
-from services.common.errors import DependencyUnavailable
+from services.common.errors import CollectionNotFound, DependencyUnavailable
 from services.common.ids import check_collection
 
 ROWS = 1000
@@ -51,6 +51,8 @@ class Exporter:
                     consistency=types_pb2.CONSISTENCY_STRONG,
                 )
             )
+            if page.creation_id != collection.creation_id:  # deleted and created again meanwhile
+                raise CollectionNotFound(collection.collection)
             written += len(page.records)
             if page.records:
                 async for part in self._some(collection, number, page.records):
@@ -58,7 +60,7 @@ class Exporter:
             number, token = number + 1, page.next_page_token
             if not token:
                 break
-        pictures = (await self._clients.count_blobs(collection.collection)).count
+        pictures = (await self._clients.count_blobs(collection.collection, creation_id=collection.creation_id)).count
         if pictures - written >= MANY and written < pictures / 2:
             raise DependencyUnavailable(
                 "retriever", f"{pictures - written:,} of {pictures:,} pictures have no vector: reconcile the collection"
@@ -71,7 +73,7 @@ class Exporter:
         records: Sequence[retriever_pb2.VectorRecord],
     ) -> AsyncIterator[pb.ExportSnapshotResponse]:
         image_ids = [record.image_id for record in records]
-        blobs = await self._clients.get_blobs(collection.collection, image_ids)
+        blobs = await self._clients.get_blobs(collection.collection, image_ids, creation_id=collection.creation_id)
         infos = {blob.info.image_id: blob.info for blob in blobs}
         rows = [row(record, infos[record.image_id]) for record in records if record.image_id in infos]
         table = pa.Table.from_pylist(rows, schema(collection.model.dim))
@@ -83,7 +85,12 @@ class Exporter:
         contents = {info.sha256: info for info in infos.values()}
         name = f"images-{number:05}.tar"
         for batch in batches(contents.values(), lambda info: info.size_bytes, self._limits):
-            found = await self._clients.get_blobs(collection.collection, [info.image_id for info in batch], data=True)
+            found = await self._clients.get_blobs(
+                collection.collection,
+                [info.image_id for info in batch],
+                creation_id=collection.creation_id,
+                data=True,
+            )
             for part in _parts(name, _members(found)):
                 yield part
         for part in _parts(name, [bytes(2 * tarfile.BLOCKSIZE)]):

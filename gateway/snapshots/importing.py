@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import structlog
 from google.protobuf import json_format
 
+from gateway.agreement import Agreement, StoredImage
 from gateway.clients import Clients
 from gateway.encoding import batches
 from gateway.settings import GatewaySettings
@@ -23,6 +24,7 @@ from gateway.snapshots.layout import IMAGES, MEMBER, SETTINGS, VECTORS, creation
 from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2
 from services.common.errors import ChecksumMismatch, ImageTooLarge, InvalidField, WentuError
+from services.common.fingerprint import Fingerprint
 from services.common.ids import check_collection
 
 log = structlog.get_logger()
@@ -54,7 +56,7 @@ class Importer:
         try:
             return await self._rest(made, files)
         except BaseException:
-            await asyncio.shield(self._remove(made.collection))
+            await asyncio.shield(self._remove(made))
             raise
 
     async def _rest(
@@ -98,19 +100,24 @@ class Importer:
             )
             for made, (each, data) in zip(records, pairs, strict=True)
         ]
-        await self._clients.put_blobs(collection.collection, blobs)
-        await self._clients.upsert_vectors(
-            retriever_pb2.UpsertVectorsRequest(
-                collection=collection.collection, records=records, model=collection.model
-            )
-        )
+        put = await self._clients.put_blobs(collection.collection, blobs, creation_id=collection.creation_id)
+        images = [
+            StoredImage(made.image_id, data, made.attributes, made.content_sha256, revision)
+            for made, (_, data), revision in zip(records, pairs, put.revisions, strict=True)
+        ]
+        vectors = {made.image_id: made.embedding for made in records}
+        agreement = Agreement(self._clients, self._limits, collection.collection, collection.creation_id)
+        errors = await agreement.write(images, {Fingerprint.from_message(collection.model): vectors})
+        for error in errors.values():
+            raise error
 
-    async def _remove(self, collection: str) -> None:
+    async def _remove(self, made: retriever_pb2.VectorCollection) -> None:
+        name = made.collection
         try:
-            await self._clients.drop_vectors(collection)
-            await self._clients.drop_blobs(collection)
+            await self._clients.drop_vectors(name)
+            await self._clients.drop_blobs(name, creation_id=made.creation_id)
         except WentuError as error:
-            log.warning("a snapshot that failed is left half imported", collection=collection, problem=error.message)
+            log.warning("a snapshot that failed is left half imported", collection=name, problem=error.message)
 
 
 async def _files(requests: AsyncIterator[pb.ImportSnapshotRequest]) -> AsyncIterator[tuple[str, str, IO[bytes]]]:

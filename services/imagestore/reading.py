@@ -20,6 +20,7 @@ _COLUMNS = (
     images.c.width,
     images.c.height,
     images.c.create_time_ms,
+    images.c.revision,
 )
 # More bytes than there can be; infinity is no number of SQL.
 _NO_LIMIT = 2**62

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Creation:
+    """A collection, and which creation of it is meant: the newest if it is empty."""
+
+    collection: str
+    creation_id: str = ""
+
+
+@dataclass(frozen=True)
 class Upload:
     """A picture to store. `attributes` in JSON."""
 
@@ -19,7 +27,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for."""
+    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for.
+
+    `revision` changes with every write of the picture.
+    """
 
     image_id: str
     sha256: str
@@ -28,6 +39,7 @@ class Info:
     width: int
     height: int
     create_time_ms: int
+    revision: int
     attributes: str | None = None
 
 

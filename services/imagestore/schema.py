@@ -5,16 +5,28 @@ The migrations in migrations/versions create them; this module is what queries a
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table, Text
 from sqlalchemy.dialects import mysql
 
 metadata = MetaData()
+# Of a creation: `collection` in the tables of images is its id too.
 
 COLLECTION = String(63).with_variant(mysql.VARCHAR(63, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
 IMAGE_ID = LargeBinary(255).with_variant(mysql.VARBINARY(255), "mysql", "mariadb")
 SHA256 = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
 JSON_TEXT = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 BYTES = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+# A creation of a collection: one that is deleted and created again is another.
+creations = Table(
+    "creations",
+    metadata,
+    Column("creation_id", COLLECTION, primary_key=True),
+    Column("collection", COLLECTION, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("register_time_ms", BigInteger, nullable=False),
+    Index("creations_by_collection", "collection"),
+)
 
 # A picture: the caller's id, and which content it has.
 images = Table(
@@ -30,6 +42,8 @@ images = Table(
     Column("create_time_ms", BigInteger, nullable=False),
     # An object of JSON; null where nobody said. Text: a database's own JSON type may change numbers.
     Column("attributes", JSON_TEXT),
+    # Changes with every write; 0 if a version wrote it that had none.
+    Column("revision", BigInteger, nullable=False, server_default="0"),
     Index("images_by_content", "collection", "sha256"),
 )
 

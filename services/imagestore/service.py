@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 from google.protobuf import json_format, timestamp_pb2
 from grpc import aio
@@ -19,6 +21,7 @@ from services.common.ids import (
     check_distinct,
     check_image_id,
     check_image_ids,
+    check_range,
     page_size,
     page_start,
     page_token,
@@ -27,13 +30,15 @@ from services.common.interceptors import Context
 from services.common.pages import fitting
 from services.common.settings import MIB
 from services.common.work import aside
-from services.imagestore.records import Blob, Info, Upload
+from services.imagestore.records import Blob, Creation, Info, Upload
 from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
 MAX_BLOBS = 256
 MAX_MEDIA_TYPE_CHARS = 127
+MAX_SIDE_PIXELS = 2**31 - 1
+CREATION_PATTERN = re.compile("C[0-9a-f]{32}")
 CHUNK_BYTES = 256 * 1024
 # What is left of a message for all that is not bytes of pictures.
 ANSWER_MARGIN_BYTES = MIB
@@ -53,14 +58,15 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         attributes_bytes = sum(blob.attributes.ByteSize() for blob in request.blobs)
         uploads = await aside(attributes_bytes, self._uploads, request)
         check_distinct([upload.image_id for upload in uploads], "blobs.image_id")
-        infos = await self._store.put(check_collection(request.collection), uploads)
-        return pb.PutBlobsResponse(infos=[_message(info) for info in infos])
+        infos = await self._store.put(_creation(request), uploads)
+        return pb.PutBlobsResponse(
+            infos=[_message(info) for info in infos], revisions=[info.revision for info in infos]
+        )
 
     async def GetBlobs(self, request: pb.GetBlobsRequest, context: Context) -> pb.GetBlobsResponse:
-        collection, image_ids = check_collection(request.collection), check_image_ids(request.image_ids)
         blobs = await self._store.blobs(
-            collection,
-            image_ids,
+            _creation(request),
+            check_image_ids(request.image_ids),
             request.include_data,
             request.include_thumbnails,
             request.include_attributes,
@@ -70,8 +76,7 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
         thumbnail = request.rendition == types_pb2.RENDITION_THUMBNAIL
-        collection, image_id = check_collection(request.collection), check_image_id(request.image_id)
-        blob = await self._store.one(collection, image_id, thumbnail)
+        blob = await self._store.one(_creation(request), check_image_id(request.image_id), thumbnail)
         data = blob.thumbnail if thumbnail else blob.data
         yield pb.ReadBlobResponse(info=_thumbnail_message(blob.info, data) if thumbnail else _message(blob.info))
         for start in range(0, len(data), CHUNK_BYTES):
@@ -96,17 +101,21 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         if head.sha256 and head.sha256 != hashlib.sha256(data).hexdigest():
             raise ChecksumMismatch("head.sha256", "is not that of the bytes that came")
         upload = self._upload(head.blob, bytes(data), "head.blob")
-        [info] = await self._store.put(check_collection(head.collection, "head.collection"), [upload])
+        [info] = await self._store.put(_creation(head, "head."), [upload])
         return pb.WriteBlobResponse(info=_message(info))
 
     async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Context) -> pb.DeleteBlobsResponse:
-        gone = await self._store.delete(check_collection(request.collection), check_image_ids(request.image_ids))
+        image_ids = check_image_ids(request.image_ids)
+        if request.revisions and len(request.revisions) != len(image_ids):
+            raise InvalidField("revisions", f"must be one for each id, got {len(request.revisions)}")
+        revisions = dict(zip(image_ids, request.revisions, strict=True)) if request.revisions else None
+        gone = await self._store.delete(_creation(request), image_ids, revisions)
         return pb.DeleteBlobsResponse(deleted_image_ids=gone)
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, context: Context) -> pb.ListBlobsResponse:
         size = page_size(request.page_size)
         infos = await self._store.page(
-            check_collection(request.collection), page_start(request.page_token), size + 1, request.include_attributes
+            _creation(request), page_start(request.page_token), size + 1, request.include_attributes
         )
         blobs = fitting((_blob(Blob(info)) for info in infos), size, self._store.settings.max_message_bytes)
         return pb.ListBlobsResponse(
@@ -115,13 +124,17 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         )
 
     async def CountBlobs(self, request: pb.CountBlobsRequest, context: Context) -> pb.CountBlobsResponse:
-        counts = await self._store.count(check_collection(request.collection))
+        counts = await self._store.count(_creation(request))
         return pb.CountBlobsResponse(
             count=counts.images, content_count=counts.contents, content_bytes=counts.content_bytes
         )
 
+    async def ListCreations(self, request: pb.ListCreationsRequest, context: Context) -> pb.ListCreationsResponse:
+        found = await self._store.creations(check_collection(request.collection))
+        return pb.ListCreationsResponse(creation_ids=found)
+
     async def DropBlobs(self, request: pb.DropBlobsRequest, context: Context) -> pb.DropBlobsResponse:
-        return pb.DropBlobsResponse(deleted_count=await self._store.drop(check_collection(request.collection)))
+        return pb.DropBlobsResponse(deleted_count=await self._store.drop(_creation(request)))
 
     async def GetBlobStore(self, request: pb.GetBlobStoreRequest, context: Context) -> pb.GetBlobStoreResponse:
         database = self._store.database
@@ -142,6 +155,8 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
             raise ImageTooLarge(f"{field}.data", f"has {len(data):,} bytes; the limit is {self._max_image_bytes:,}")
         if len(blob.media_type) > MAX_MEDIA_TYPE_CHARS:
             raise InvalidField(f"{field}.media_type", f"must have at most {MAX_MEDIA_TYPE_CHARS} characters")
+        check_range(blob.width, f"{field}.width", 0, MAX_SIDE_PIXELS)
+        check_range(blob.height, f"{field}.height", 0, MAX_SIDE_PIXELS)
         image_id = check_image_id(blob.image_id, f"{field}.image_id")
         attributes = None
         if blob.HasField("attributes"):
@@ -150,8 +165,15 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         return Upload(image_id, data, blob.media_type, blob.width, blob.height, attributes)
 
 
+def _creation(request: Any, prefix: str = "") -> Creation:
+    collection, creation_id = check_collection(request.collection, f"{prefix}collection"), request.creation_id
+    if creation_id not in ("", collection) and not CREATION_PATTERN.fullmatch(creation_id):
+        raise InvalidField(f"{prefix}creation_id", f"must match {CREATION_PATTERN.pattern}, got {creation_id[:80]!r}")
+    return Creation(collection, creation_id)
+
+
 def _blob(blob: Blob) -> pb.Blob:
-    message = pb.Blob(info=_message(blob.info), data=blob.data, thumbnail=blob.thumbnail)
+    message = pb.Blob(info=_message(blob.info), data=blob.data, thumbnail=blob.thumbnail, revision=blob.info.revision)
     if blob.info.attributes is not None:
         json_format.Parse(blob.info.attributes, message.attributes)
         message.attributes.SetInParent()  # none at all is known too

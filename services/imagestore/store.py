@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -20,9 +21,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
 from services.common.work import Workers
+from services.imagestore.creations import State, claim, mark, reading_key, remaining
 from services.imagestore.database import Database, problem
 from services.imagestore.reading import by_id, data_of, pictures_after, with_bytes
-from services.imagestore.records import Blob, Counts, Info, Upload
+from services.imagestore.records import Blob, Counts, Creation, Info, Upload
 from services.imagestore.schema import contents, images, thumbnails
 from services.imagestore.settings import ImageStoreSettings
 from services.imagestore.thumbnails import make_thumbnail
@@ -31,6 +33,7 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 DROP_BATCH = 500
+MAX_REVISION = 2**63 - 1
 
 
 class BlobStore:
@@ -41,8 +44,8 @@ class BlobStore:
         self.settings = settings
         self._workers = Workers(settings.threads, "database")
 
-    async def put(self, collection: str, uploads: Sequence[Upload]) -> list[Info]:
-        """Stores all in one commit, replacing those of the same ids. Raises ImageTooLarge."""
+    async def put(self, at: Creation, uploads: Sequence[Upload]) -> list[Info]:
+        """Stores all in one commit, replacing those of the same ids. Raises ImageTooLarge, CollectionNotFound."""
         for place, upload in enumerate(uploads):
             limit = self.database.packet_excess(upload.data)
             if limit is not None:
@@ -50,11 +53,11 @@ class BlobStore:
                     f"blobs[{place}].data",
                     f"has {len(upload.data):,} bytes, which the database's max_allowed_packet of {limit:,} cannot take",
                 )
-        return await self._run(self.database.write, lambda c: _put(c, collection, uploads))
+        return await self._run(self.database.write, lambda c: _put(c, claim(c, at), uploads))
 
     async def blobs(
         self,
-        collection: str,
+        at: Creation,
         image_ids: Sequence[str],
         with_data: bool,
         with_thumbnails: bool,
@@ -65,6 +68,8 @@ class BlobStore:
 
         Raises AnswerTooLarge for more than `max_bytes` of them.
         """
+
+        collection = await self._key(at)
 
         def work(connection: Connection) -> list[Blob]:
             if not with_data:
@@ -79,25 +84,31 @@ class BlobStore:
         small = await self._thumbnails(collection, {bytes.fromhex(blob.info.sha256) for blob in blobs})
         return [replace(blob, thumbnail=small.get(blob.info.sha256, b"")) for blob in blobs]
 
-    async def one(self, collection: str, image_id: str, thumbnail: bool) -> Blob:
+    async def one(self, at: Creation, image_id: str, thumbnail: bool) -> Blob:
         """Raises ImageNotFound."""
-        found = await self.blobs(collection, [image_id], with_data=not thumbnail, with_thumbnails=thumbnail)
+        found = await self.blobs(at, [image_id], with_data=not thumbnail, with_thumbnails=thumbnail)
         if not found or not (found[0].data or found[0].thumbnail):
-            raise ImageNotFound(collection, image_id)
+            raise ImageNotFound(at.collection, image_id)
         return found[0]
 
-    async def delete(self, collection: str, image_ids: Sequence[str]) -> list[str]:
-        """The ids that were there, in the order of `image_ids`."""
-        gone = await self._run(self.database.write, lambda c: _delete(c, collection, image_ids))
+    async def delete(
+        self, at: Creation, image_ids: Sequence[str], revisions: Mapping[str, int] | None = None
+    ) -> list[str]:
+        """The ids that were there, in the order of `image_ids`; with `revisions` only pictures that still have them."""
+        collection = await self._key(at)
+        gone = await self._run(self.database.write, lambda c: _delete(c, collection, image_ids, revisions))
         return [image_id for image_id in image_ids if image_id in gone]
 
-    async def page(self, collection: str, after: str, size: int, with_attributes: bool = False) -> list[Info]:
+    async def page(self, at: Creation, after: str, size: int, with_attributes: bool = False) -> list[Info]:
         """The infos with the `size` smallest ids after `after`."""
+        collection = await self._key(at)
         return await self._run(
             self.database.read, lambda c: pictures_after(c, collection, after, size, with_attributes)
         )
 
-    async def count(self, collection: str) -> Counts:
+    async def count(self, at: Creation) -> Counts:
+        collection = await self._key(at)
+
         def work(connection: Connection) -> Counts:
             pictures = connection.execute(
                 select(func.count()).select_from(images).where(images.c.collection == collection)
@@ -111,11 +122,23 @@ class BlobStore:
 
         return await self._run(self.database.read, work)
 
-    async def drop(self, collection: str) -> int:
-        """Removes every picture of a collection, some hundred a commit; the number removed."""
+    async def creations(self, collection: str) -> list[str]:
+        """Those that have, or may get, pictures; newest first."""
+        return await self._run(self.database.read, partial(remaining, collection=collection))
+
+    async def drop(self, at: Creation) -> int:
+        """Removes every picture of a creation, or of all, and refuses those that come later; the number removed."""
+        creation_ids = [at.creation_id] if at.creation_id else await self.creations(at.collection)
+        return sum([await self._drop(Creation(at.collection, creation_id)) for creation_id in creation_ids])
+
+    async def _drop(self, at: Creation) -> int:
+        """Some hundred pictures a commit. What is interrupted is finished by another drop."""
+        marking = partial(mark, key=at.creation_id, collection=at.collection)
+        await self._run(self.database.write, partial(marking, state=State.DROPPING))
         removed = 0
-        while page := await self.page(collection, "", DROP_BATCH):
-            removed += len(await self.delete(collection, [info.image_id for info in page]))
+        while page := await self.page(at, "", DROP_BATCH):
+            removed += len(await self.delete(at, [info.image_id for info in page]))
+        await self._run(self.database.write, partial(marking, state=State.DROPPED))
         return removed
 
     async def check(self) -> None:
@@ -125,6 +148,10 @@ class BlobStore:
     def close(self) -> None:
         self._workers.close()
         self.database.close()
+
+    async def _key(self, at: Creation) -> str:
+        """What the rows of a creation are kept under."""
+        return at.creation_id or await self._run(self.database.read, partial(reading_key, at=at))
 
     async def _run(
         self,
@@ -200,6 +227,7 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
                 width=upload.width,
                 height=upload.height,
                 create_time_ms=time_ms,
+                revision=1 + secrets.randbelow(MAX_REVISION),
                 attributes=upload.attributes,
             )
         )
@@ -251,16 +279,18 @@ def _lock_contents(connection: Connection, collection: str, hashes: Iterable[byt
     return {bytes(row.sha256) for row in connection.execute(statement)}
 
 
-def _delete(connection: Connection, collection: str, image_ids: Sequence[str]) -> set[str]:
+def _delete(
+    connection: Connection, collection: str, image_ids: Sequence[str], revisions: Mapping[str, int] | None
+) -> set[str]:
     hashes = {bytes.fromhex(info.sha256) for info in by_id(connection, collection, image_ids).values()}
     _lock_contents(connection, collection, hashes)
     before = by_id(connection, collection, image_ids)  # looked at again: it may have been replaced meanwhile
     hashes |= {bytes.fromhex(info.sha256) for info in before.values()}
-    connection.execute(
-        delete(images).where(
-            images.c.collection == collection, images.c.image_id.in_([image_id.encode() for image_id in image_ids])
-        )
-    )
+    chosen = (images.c.collection == collection) & images.c.image_id.in_([image_id.encode() for image_id in image_ids])
+    if revisions is not None:
+        before = {image_id: info for image_id, info in before.items() if info.revision == revisions[image_id]}
+        chosen &= images.c.revision.in_([info.revision for info in before.values()])
+    connection.execute(delete(images).where(chosen))
     _release(connection, collection, hashes)
     return set(before)
 
@@ -290,4 +320,5 @@ def _row(collection: str, info: Info) -> dict[str, Any]:
         "height": info.height,
         "create_time_ms": info.create_time_ms,
         "attributes": info.attributes,
+        "revision": info.revision,
     }

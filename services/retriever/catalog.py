@@ -102,8 +102,8 @@ class Catalog:
         """Raises CollectionExists."""
         return await self._changing(wanted.id, lambda: self._create(wanted))
 
-    async def drop(self, collection: str) -> bool:
-        """Whether there was one. The alias goes first: from then on nobody finds the collection."""
+    async def drop(self, collection: str) -> VectorCollection | None:
+        """What there was. The alias goes first: from then on nobody finds the collection."""
         return await self._changing(collection, lambda: self._drop(collection))
 
     async def begin_rebuild(self, collection: str, model: Fingerprint, index: Index | None) -> VectorCollection:
@@ -189,18 +189,18 @@ class Catalog:
             raise
         return made
 
-    async def _drop(self, collection: str) -> bool:
+    async def _drop(self, collection: str) -> VectorCollection | None:
         try:
             found = await self.fresh(collection)
         except CollectionNotFound:
             await self._drop_abandoned(collection)
-            return False
+            return None
         self._known.pop(collection, None)
         with contextlib.suppress(NoSuchCollection):
             await self._backend.drop_alias(collection)
         await self._drop_generations(found, lambda each: True)
         await self._drop_abandoned(collection)
-        return True
+        return found
 
     async def _begin(self, collection: str, model: Fingerprint, index: Index | None) -> VectorCollection:
         found = await self.fresh(collection)
@@ -231,7 +231,7 @@ class Catalog:
     async def _drop_generations(self, found: VectorCollection, chosen: Callable[[VectorCollection], bool]) -> None:
         """Drops those of the collection's generations that are `chosen`; none of a later collection of its name."""
         for each in await self._all_generations(found.id, await self._backend.collections()):
-            if each.create_time == found.create_time and chosen(each):
+            if each.creation_id == found.creation_id and chosen(each):
                 await self._backend.drop(each.physical)
 
     async def _drop_abandoned(self, collection: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,11 +42,17 @@ class Index:
     parameters: Mapping[str, int] = field(default_factory=dict)
 
 
+def new_creation_id() -> str:
+    """With a capital letter, which no collection's id has."""
+    return f"C{secrets.token_hex(16)}"
+
+
 @dataclass(frozen=True)
 class VectorCollection:
     """A generation of a collection: its settings, kept with Milvus's own collection of the name `physical`.
 
-    `rebuild` is the next generation, while there is one.
+    `rebuild` is the next generation, while there is one. All generations have the `creation_id` of the collection: one
+    that is deleted and created again has another.
     """
 
     id: str
@@ -57,6 +64,7 @@ class VectorCollection:
     generation: int = 0
     physical: str = ""
     rebuild: VectorCollection | None = None
+    creation_id: str = field(default_factory=new_creation_id)
 
     @property
     def generations(self) -> tuple[VectorCollection, ...]:
@@ -80,6 +88,7 @@ class VectorCollection:
             "description": self.description,
             "create_time": self.create_time,
             "generation": self.generation,
+            "creation_id": self.creation_id,
         }
 
     @classmethod
@@ -93,6 +102,8 @@ class VectorCollection:
             create_time=value["create_time"],
             generation=value.get("generation", 0),
             physical=physical,
+            # Those made before there were creation ids were created once.
+            creation_id=value.get("creation_id", collection),
         )
 
 

@@ -14,7 +14,7 @@ from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
 from services.common import __version__
 from services.common.attributes import check_attributes
-from services.common.errors import InvalidField
+from services.common.errors import CollectionNotFound, InvalidField
 from services.common.fingerprint import MAX_DIM, Fingerprint
 from services.common.ids import (
     check_collection,
@@ -94,7 +94,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def GetVectorCollection(
         self, request: pb.GetVectorCollectionRequest, context: Context
     ) -> pb.GetVectorCollectionResponse:
-        found = await self._store.catalog.get(check_collection(request.collection))
+        read = self._store.catalog.fresh if request.fresh else self._store.catalog.get
+        found = await read(check_collection(request.collection))
         message = _collection(found)
         if request.include_count:
             message.vector_count = await self._store.count(found.id, None, Consistency.STRONG)
@@ -114,20 +115,26 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: pb.DropVectorCollectionRequest, context: Context
     ) -> pb.DropVectorCollectionResponse:
         dropped = await self._store.catalog.drop(check_collection(request.collection))
-        return pb.DropVectorCollectionResponse(dropped=dropped)
+        return pb.DropVectorCollectionResponse(
+            dropped=dropped is not None, creation_id=dropped.creation_id if dropped is not None else ""
+        )
 
     async def UpsertVectors(self, request: pb.UpsertVectorsRequest, context: Context) -> pb.UpsertVectorsResponse:
         check_count(request.records, "records", MAX_RECORDS)
         records = await aside(request.ByteSize(), _to_records, request)
         check_distinct([record.image_id for record in records], "records.image_id")
         model = Fingerprint.from_message(request.model)
-        found = await self._store.upsert(check_collection(request.collection), model, records)
-        return pb.UpsertVectorsResponse(rebuild_model=found.rebuild.model.to_message() if found.rebuild else None)
+        await self._check_creation(check_collection(request.collection), request.creation_id)
+        found = await self._store.upsert(request.collection, model, records)
+        return pb.UpsertVectorsResponse(
+            rebuild_model=found.rebuild.model.to_message() if found.rebuild else None, creation_id=found.creation_id
+        )
 
     async def DeleteVectors(self, request: pb.DeleteVectorsRequest, context: Context) -> pb.DeleteVectorsResponse:
         image_ids = check_image_ids(request.image_ids)
-        await self._store.delete(check_collection(request.collection), image_ids, request.rebuild_only)
-        return pb.DeleteVectorsResponse()
+        await self._check_creation(check_collection(request.collection), request.creation_id)
+        await self._store.delete(request.collection, image_ids, request.rebuild_only)
+        return pb.DeleteVectorsResponse(creation_id=await self._creation_id(request.collection))
 
     async def SearchVectors(self, request: pb.SearchVectorsRequest, context: Context) -> pb.SearchVectorsResponse:
         check_count(request.queries, "queries", MAX_QUERIES)
@@ -147,7 +154,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         )
         least = request.min_score if request.HasField("min_score") else -math.inf
         return pb.SearchVectorsResponse(
-            results=[pb.VectorHits(hits=[_hit(hit) for hit in hits if hit.score >= least]) for hits in results]
+            results=[pb.VectorHits(hits=[_hit(hit) for hit in hits if hit.score >= least]) for hits in results],
+            creation_id=await self._creation_id(request.collection),
         )
 
     async def GetVectors(self, request: pb.GetVectorsRequest, context: Context) -> pb.GetVectorsResponse:
@@ -158,7 +166,10 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             _consistency(request.consistency),
             request.rebuild,
         )
-        return pb.GetVectorsResponse(records=[_from_record(record) for record in records])
+        return pb.GetVectorsResponse(
+            records=[_from_record(record) for record in records],
+            creation_id=await self._creation_id(request.collection),
+        )
 
     async def ListVectors(self, request: pb.ListVectorsRequest, context: Context) -> pb.ListVectorsResponse:
         size = page_size(request.page_size)
@@ -173,7 +184,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         )
         page = fitting(map(_from_record, records), size, self._max_message_bytes)
         return pb.ListVectorsResponse(
-            records=page, next_page_token=page_token(page[-1].image_id) if len(page) < len(records) else ""
+            records=page,
+            next_page_token=page_token(page[-1].image_id) if len(page) < len(records) else "",
+            creation_id=await self._creation_id(request.collection),
         )
 
     async def CountVectors(self, request: pb.CountVectorsRequest, context: Context) -> pb.CountVectorsResponse:
@@ -201,6 +214,18 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         return pb.GetVectorStoreResponse(
             kind=self._store.kind, store_version=await self._store.version(), version=__version__
         )
+
+    async def _creation_id(self, collection: str) -> str:
+        return (await self._store.catalog.get(collection)).creation_id
+
+    async def _check_creation(self, collection: str, creation_id: str) -> None:
+        """Raises CollectionNotFound if another creation of the collection is meant."""
+        if not creation_id:
+            return
+        for read in (self._store.catalog.get, self._store.catalog.fresh):  # it may have been created again a moment ago
+            if (await read(collection)).creation_id == creation_id:
+                return
+        raise CollectionNotFound(collection)
 
     def _index(self, message: types_pb2.IndexSpec) -> Index:
         if message.type == types_pb2.INDEX_TYPE_UNSPECIFIED:
@@ -268,6 +293,7 @@ def _collection(found: VectorCollection) -> pb.VectorCollection:
         index=types_pb2.IndexSpec(type=types_pb2.IndexType.Value(_INDEX_PREFIX + found.index.type), **parameters),
         create_time=create_time,
         description=found.description,
+        creation_id=found.creation_id,
         rebuild_model=found.rebuild.model.to_message() if found.rebuild else None,
     )
 

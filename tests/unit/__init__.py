@@ -1,0 +1,1 @@
+"""Tests of domain code: no process, no network, no store."""

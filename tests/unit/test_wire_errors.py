@@ -58,6 +58,7 @@ def test_a_renamed_field_is_renamed_in_the_message_too() -> None:
     error = InvalidField("texts[0]", "must hold a word")
     renamed = error.renamed({"texts[0]": "query.text"})
     assert (type(renamed), renamed.field, str(renamed)) == (InvalidField, "query.text", "query.text: must hold a word")
+    assert isinstance(renamed, InvalidField)
     assert renamed.problem == error.problem == "must hold a word"
     assert error.renamed({"other": "x"}) is error
 
