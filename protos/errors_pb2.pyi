@@ -58,6 +58,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Stored bytes do not match their checksum."""
     ERROR_REASON_WRITE_UNDER_WAY: _ErrorReason.ValueType  # 17
     """A write may still be under way here; what was asked is possible later."""
+    ERROR_REASON_PRECISION_MISMATCH: _ErrorReason.ValueType  # 18
+    """The collection takes vectors of its own precision alone. Metadata: `collection_precision`, `request_precision`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or one item of a call failed. It travels as `reason` in google.rpc.ErrorInfo (domain `wentu`, without the
@@ -100,4 +102,6 @@ ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 16
 """Stored bytes do not match their checksum."""
 ERROR_REASON_WRITE_UNDER_WAY: ErrorReason.ValueType  # 17
 """A write may still be under way here; what was asked is possible later."""
+ERROR_REASON_PRECISION_MISMATCH: ErrorReason.ValueType  # 18
+"""The collection takes vectors of its own precision alone. Metadata: `collection_precision`, `request_precision`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
