@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gateway.clients import Clients
 from gateway.encoding import encode_patiently
+from gateway.precision import PrecisionNotes, check_strict
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.attributes import check_attributes
@@ -47,6 +48,17 @@ class Outcome:
     status: pb.AddStatus.ValueType
     info: types_pb2.ImageInfo | None = None
     error: WentuError | None = None
+    notes: Sequence[pb.Note.ValueType] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Vectors by image id, and why others have none. `precision`: of those in `new`, which were encoded just now."""
+
+    vectors: Mapping[str, encoder_pb2.ImageEmbedding]
+    failed: Mapping[str, Outcome]
+    new: frozenset[str] = frozenset()
+    precision: str = ""
 
 
 def failed(error: WentuError) -> Outcome:
@@ -67,11 +79,13 @@ class Importer:
         collection: str,
         if_exists: types_pb2.IfExists.ValueType,
         max_image_bytes: int,
+        notes: PrecisionNotes,
     ) -> None:
         self._clients = clients
         self._collection = collection
         self._if_exists = if_exists
         self._max_image_bytes = max_image_bytes
+        self._notes = notes
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
         """One outcome a picture, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
@@ -141,42 +155,47 @@ class Importer:
     ) -> dict[str, Outcome]:
         collection = await self._clients.known_collection(self._collection, fresh)
         model = Fingerprint.from_message(collection.model)
-        outcomes, vectors = await self._vectors(model, uploads, stored)
-        good = [upload for upload in uploads if upload.image_id in vectors]
+        encoded = await self._encoded(model, uploads, stored)
+        with self._notes.counting("import", len(encoded.new)):
+            check_strict(collection, encoded.precision)  # before the bytes are committed
+        outcomes = dict(encoded.failed)
+        good = [upload for upload in uploads if upload.image_id in encoded.vectors]
         if not good:
             return outcomes
-        blobs = [_blob(upload, vectors[upload.image_id]) for upload in good]
+        blobs = [_blob(upload, encoded.vectors[upload.image_id]) for upload in good]
         infos = {info.image_id: info for info in await self._clients.put_blobs(self._collection, blobs)}
-        answer = await self._upsert(model, good, infos, vectors)
+        answer = await self._upsert(model, good, infos, encoded)
         if answer.HasField("rebuild_model"):
             following = Fingerprint.from_message(answer.rebuild_model)
-            _, vectors = await self._vectors(following, good, {})
-            await self._upsert(following, good, infos, vectors)
+            await self._upsert(following, good, infos, await self._encoded(following, good, {}))
         for image_id, info in infos.items():
             status = pb.ADD_STATUS_REPLACED if image_id in stored else pb.ADD_STATUS_ADDED
-            outcomes[image_id] = Outcome(status, info)
+            precision = encoded.precision if image_id in encoded.new else ""
+            outcomes[image_id] = Outcome(status, info, notes=self._notes.of(collection.precision, precision, "import"))
         return outcomes
 
-    async def _vectors(
+    async def _encoded(
         self,
         model: Fingerprint,
         uploads: Sequence[types_pb2.ImageUpload],
         stored: Mapping[str, types_pb2.ImageInfo],
-    ) -> tuple[dict[str, Outcome], dict[str, encoder_pb2.ImageEmbedding]]:
-        """Failed outcomes and vectors by id. What is stored with the same bytes is not encoded again."""
+    ) -> Encoded:
+        """What is stored with the same bytes is not encoded again."""
         outcomes: dict[str, Outcome] = {}
         vectors = await self._same(model, uploads, stored)
         missing = [upload for upload in uploads if upload.image_id not in vectors]
-        if missing:
-            encoded = await encode_patiently(self._clients, model, [upload.data for upload in missing])
-            if encoded.model != model.to_message():
-                raise ModelMismatch(self._collection, str(model), str(Fingerprint.from_message(encoded.model)))
-            for upload, result in zip(missing, encoded.results, strict=True):
-                if result.WhichOneof("outcome") == "error":
-                    outcomes[upload.image_id] = failed(from_item_error(result.error, "image.data"))
-                else:
-                    vectors[upload.image_id] = result
-        return outcomes, vectors
+        if not missing:
+            return Encoded(vectors, outcomes)
+        answer = await encode_patiently(self._clients, model, [upload.data for upload in missing])
+        if not (made_by := Fingerprint.from_message(answer.model)).fits(model):
+            raise ModelMismatch(self._collection, str(model), str(made_by))
+        for upload, result in zip(missing, answer.results, strict=True):
+            if result.WhichOneof("outcome") == "error":
+                outcomes[upload.image_id] = failed(from_item_error(result.error, "image.data"))
+            else:
+                vectors[upload.image_id] = result
+        new = frozenset(upload.image_id for upload in missing)
+        return Encoded(vectors, outcomes, new, answer.precision)
 
     async def _same(
         self,
@@ -210,7 +229,7 @@ class Importer:
         model: Fingerprint,
         uploads: Sequence[types_pb2.ImageUpload],
         infos: Mapping[str, types_pb2.ImageInfo],
-        vectors: Mapping[str, encoder_pb2.ImageEmbedding],
+        encoded: Encoded,
     ) -> retriever_pb2.UpsertVectorsResponse:
         return await self._clients.upsert_vectors(
             retriever_pb2.UpsertVectorsRequest(
@@ -218,13 +237,14 @@ class Importer:
                 records=[
                     retriever_pb2.VectorRecord(
                         image_id=upload.image_id,
-                        embedding=vectors[upload.image_id].embedding,
+                        embedding=encoded.vectors[upload.image_id].embedding,
                         attributes=upload.attributes,
                         content_sha256=infos[upload.image_id].sha256,
                     )
                     for upload in uploads
                 ],
                 model=model.to_message(),
+                precision=encoded.precision,
             )
         )
 

@@ -187,7 +187,9 @@ class Reconciler:
                     answers.append(_repaired(each))
             if records:
                 await self._clients.upsert_vectors(
-                    retriever_pb2.UpsertVectorsRequest(collection=collection, records=records, model=encoded.model)
+                    retriever_pb2.UpsertVectorsRequest(
+                        collection=collection, records=records, model=encoded.model, precision=encoded.precision
+                    )
                 )
         except WentuError as error:
             return [_failed(each, error) for each in found]

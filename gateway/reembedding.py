@@ -33,14 +33,19 @@ class Reembedder:
     async def run(self, request: pb.ReembedRequest) -> AsyncIterator[pb.ReembedResponse]:
         """How far it is, and at the end that the new vectors serve. Raises CollectionNotFound, UnreadableImage."""
         collection = check_collection(request.collection)
-        model = (await self._clients.encoders.first.get_model()).model
-        found = await self._clients.begin_rebuild(collection, model)
-        if found.model != model:
+        own = await self._clients.encoders.first.get_model()
+        model = Fingerprint.from_message(own.model)
+        found = await self._clients.begin_rebuild(
+            retriever_pb2.BeginRebuildRequest(
+                collection=collection, model=own.model, precision=own.precision, fidelity=own.fidelity
+            )
+        )
+        if not Fingerprint.from_message(found.model).fits(model):
             total = (await self._clients.count_blobs(collection)).count
             done = 0
             while True:
                 written = 0
-                async for count in self._pass(collection, Fingerprint.from_message(model)):
+                async for count in self._pass(collection, model):
                     written += count
                     done += count
                     yield pb.ReembedResponse(done_count=done, total_count=total)
@@ -87,8 +92,8 @@ class Reembedder:
         unsaid = [blob.info.image_id for blob in blobs if not blob.HasField("attributes")]
         old = await self._records(collection, unsaid, rebuild=False) if unsaid else {}
         encoded = await encode_patiently(self._clients, model, [blob.data for blob in blobs])
-        if encoded.model != model.to_message():
-            raise ModelMismatch(collection, str(model), str(Fingerprint.from_message(encoded.model)))
+        if not (made_by := Fingerprint.from_message(encoded.model)).fits(model):
+            raise ModelMismatch(collection, str(model), str(made_by))
         records = []
         for blob, result in zip(blobs, encoded.results, strict=True):
             image_id = blob.info.image_id
@@ -103,7 +108,9 @@ class Reembedder:
                 )
             )
         await self._clients.upsert_vectors(
-            retriever_pb2.UpsertVectorsRequest(collection=collection, records=records, model=model.to_message())
+            retriever_pb2.UpsertVectorsRequest(
+                collection=collection, records=records, model=model.to_message(), precision=encoded.precision
+            )
         )
 
     async def _records(self, collection: str, image_ids: Sequence[str], *, rebuild: bool) -> dict[str, Record]:

@@ -11,6 +11,7 @@ from gateway.importing import Importer, Outcome, check_if_exists
 from gateway.libraries import Libraries
 from gateway.pictures import Pictures
 from gateway.pipeline import Finished, Pipeline
+from gateway.precision import PrecisionNotes
 from gateway.reconciling import Reconciler
 from gateway.reembedding import Reembedder
 from gateway.scoring import Scorer
@@ -48,10 +49,11 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
 
 class ImageServicer(search_pb2_grpc.ImageServiceServicer):
-    def __init__(self, clients: Clients, pictures: Pictures, settings: GatewaySettings) -> None:
+    def __init__(self, clients: Clients, pictures: Pictures, settings: GatewaySettings, notes: PrecisionNotes) -> None:
         self._clients = clients
         self._pictures = pictures
         self._settings = settings
+        self._notes = notes
 
     def add_to(self, server: aio.Server) -> None:
         search_pb2_grpc.add_ImageServiceServicer_to_server(self, server)
@@ -62,7 +64,7 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         [outcome] = await importer.add([request.image])
         if outcome.error is not None:
             raise outcome.error
-        return pb.AddImageResponse(status=outcome.status, image=outcome.info)
+        return pb.AddImageResponse(status=outcome.status, image=outcome.info, notes=outcome.notes)
 
     async def AddImages(
         self, request_iterator: AsyncIterator[pb.AddImagesRequest], context: Context
@@ -91,7 +93,7 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
 
     async def _importer(self, collection: str, if_exists: types_pb2.IfExists.ValueType) -> Importer:
         await self._clients.known_collection(collection)
-        return Importer(self._clients, collection, if_exists, self._settings.max_image_bytes)
+        return Importer(self._clients, collection, if_exists, self._settings.max_image_bytes, self._notes)
 
 
 class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):
@@ -178,4 +180,5 @@ def _response(finished: Finished) -> pb.AddImagesResponse:
         status=outcome.status,
         image=outcome.info,
         error=item_error(outcome.error) if outcome.error is not None else None,
+        notes=outcome.notes,
     )

@@ -22,7 +22,6 @@ from protos import types_pb2
 from services.common.embeddings import to_embedding
 from services.common.errors import InvalidField
 from services.encoder import texts as texts_module
-from services.encoder.__main__ import make_engine as engine_of
 from services.encoder.activations import unfused
 from services.encoder.checkpoints import Checkpoint, find_checkpoint
 from services.encoder.cn_clip_import import image_transform, tokenize
@@ -30,6 +29,7 @@ from services.encoder.encoder import EncodedImage, Encoder
 from services.encoder.engine import Engine, unit
 from services.encoder.engine_openvino import OpenVinoEngine, can_compute
 from services.encoder.engine_torch import TorchEngine
+from services.encoder.engines import make_engine as engine_of
 from services.encoder.errors import ModelError
 from services.encoder.metrics import EncoderMetrics
 from services.encoder.module import load_module, logit_scale

@@ -21,7 +21,7 @@ import structlog
 from services.common.errors import CollectionExists, CollectionNotFound, ModelMismatch
 from services.common.fingerprint import Fingerprint
 from services.retriever.milvus import Milvus, NoSuchCollection, NotLoaded
-from services.retriever.records import Index, VectorCollection
+from services.retriever.records import UNKNOWN, Index, Precision, VectorCollection
 
 log = structlog.get_logger()
 
@@ -60,17 +60,20 @@ class Catalog:
                 found.append(await self._find(each, names))
         return found, ids[size - 1] if len(ids) > size else ""
 
-    async def guarded(self, collection: str, model: Fingerprint, writing: bool = False) -> VectorCollection:
+    async def guarded(
+        self, collection: str, model: Fingerprint, writing: bool = False, precision: str = ""
+    ) -> VectorCollection:
         """The generation whose vectors `model` makes; only the current one, unless for `writing`.
 
-        Raises CollectionNotFound, ModelMismatch.
+        Raises CollectionNotFound, ModelMismatch; PrecisionMismatch if the collection is strict and the vectors are of
+        another `precision`.
         """
         for fresh in (False, True):  # it may have been re-embedded a moment ago
             found = await self.get(collection, fresh)
-            if found.model == model:
-                return found
-            if writing and found.rebuild is not None and found.rebuild.model == model:
-                return found.rebuild
+            if found.model.fits(model):
+                return found.checked(precision)
+            if writing and found.rebuild is not None and found.rebuild.model.fits(model):
+                return found.rebuild.checked(precision)
         raise ModelMismatch(collection, str(found.model), str(model))
 
     async def create(self, wanted: VectorCollection) -> VectorCollection:
@@ -104,18 +107,27 @@ class Catalog:
             await self._milvus.drop(physical)
         return found
 
-    async def begin_rebuild(self, collection: str, model: Fingerprint, index: Index | None) -> VectorCollection:
+    async def begin_rebuild(
+        self, collection: str, model: Fingerprint, index: Index | None, precision: Precision = UNKNOWN
+    ) -> VectorCollection:
         """With an empty next generation for `model`, or with the one that was begun before and is not committed.
 
         Returns once every retriever writes to both.
         """
         found = await self.get(collection, fresh=True)
-        if found.model == model:
+        if found.model.fits(model):
             return found
-        if found.rebuild is None or found.rebuild.model != model:
+        if found.rebuild is None or not found.rebuild.model.fits(model):
             await self._drop_others(found)
             await self._make(
-                replace(found, model=model, index=index or found.index, generation=found.generation + 1, rebuild=None)
+                replace(
+                    found,
+                    model=model,
+                    precision=replace(precision, strict=found.precision.strict),
+                    index=index or found.index,
+                    generation=found.generation + 1,
+                    rebuild=None,
+                )
             )
             found = await self.get(collection, fresh=True)
         await asyncio.sleep(SETTLED_SECONDS)

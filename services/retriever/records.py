@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from services.common.errors import PrecisionMismatch
 from services.common.fingerprint import Fingerprint
 
 Vector = npt.NDArray[np.float32]
@@ -42,6 +43,25 @@ class Index:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """Of a collection's vectors: f32, bf16 or f16, or empty if nobody said. `strict`: vectors of another are refused.
+
+    `fidelity`: cosines to vectors in f32, as the encoder measured them: least and mean, of texts and of images.
+    """
+
+    name: str = ""
+    strict: bool = False
+    fidelity: dict[str, Any] = field(default_factory=dict)
+
+    def differs(self, other: str) -> bool:
+        """Whether vectors are known to be of another precision."""
+        return bool(self.name and other) and self.name != other
+
+
+UNKNOWN = Precision()
+
+
+@dataclass(frozen=True)
 class VectorCollection:
     """A generation of a collection: its settings, kept with Milvus's own collection of the name `physical`.
 
@@ -57,10 +77,17 @@ class VectorCollection:
     generation: int = 0
     physical: str = ""
     rebuild: VectorCollection | None = None
+    precision: Precision = UNKNOWN
 
     def follows(self, current: VectorCollection) -> bool:
         """Whether this is the generation after `current`."""
         return self.generation == current.generation + 1
+
+    def checked(self, precision: str) -> VectorCollection:
+        """Itself. Raises PrecisionMismatch if it is strict and vectors in `precision` are not like its own."""
+        if self.precision.strict and self.precision.differs(precision):
+            raise PrecisionMismatch(self.id, self.precision.name, precision)
+        return self
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -71,6 +98,7 @@ class VectorCollection:
             "description": self.description,
             "create_time": self.create_time,
             "generation": self.generation,
+            "precision": asdict(self.precision),
         }
 
     @classmethod
@@ -84,6 +112,7 @@ class VectorCollection:
             create_time=value["create_time"],
             generation=value.get("generation", 0),
             physical=physical,
+            precision=Precision(**value.get("precision", {})),
         )
 
 

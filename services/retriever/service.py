@@ -15,7 +15,7 @@ from protos import retriever_pb2_grpc, types_pb2
 from services.common import __version__
 from services.common.attributes import check_attributes
 from services.common.errors import InvalidField
-from services.common.fingerprint import Fingerprint
+from services.common.fingerprint import Fingerprint, check_precision
 from services.common.ids import (
     check_collection,
     check_count,
@@ -31,7 +31,7 @@ from services.common.ids import (
 from services.common.interceptors import Context
 from services.common.pages import fitting
 from services.retriever.filters.conditions import Condition, read_filter
-from services.retriever.records import Consistency, Hit, Index, Metric, Record, VectorCollection
+from services.retriever.records import Consistency, Hit, Index, Metric, Precision, Record, VectorCollection
 from services.retriever.store import Search, VectorStore
 
 NAME = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
@@ -87,6 +87,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             metric=METRICS[request.metric],
             index=self._index(request.index),
             description=request.description,
+            precision=_precision(request),
         )
         return pb.CreateVectorCollectionResponse(collection=_collection(await self._store.catalog.create(wanted)))
 
@@ -120,7 +121,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         records = [_to_record(record, f"records[{place}]") for place, record in enumerate(request.records)]
         check_distinct([record.image_id for record in records], "records.image_id")
         model = Fingerprint.from_message(request.model)
-        found = await self._store.upsert(check_collection(request.collection), model, records)
+        precision = check_precision(request.precision)
+        found = await self._store.upsert(check_collection(request.collection), model, records, precision)
         return pb.UpsertVectorsResponse(rebuild_model=found.rebuild.model.to_message() if found.rebuild else None)
 
     async def DeleteVectors(self, request: pb.DeleteVectorsRequest, context: Context) -> pb.DeleteVectorsResponse:
@@ -142,11 +144,13 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 exact=request.exact,
                 with_vectors=request.include_embeddings,
                 consistency=_consistency(request.consistency),
+                precision=check_precision(request.precision),
             ),
         )
         least = request.min_score if request.HasField("min_score") else -math.inf
         return pb.SearchVectorsResponse(
-            results=[pb.VectorHits(hits=[_hit(hit) for hit in hits if hit.score >= least]) for hits in results]
+            results=[pb.VectorHits(hits=[_hit(hit) for hit in hits if hit.score >= least]) for hits in results],
+            precision=(await self._store.catalog.get(request.collection)).precision.name,
         )
 
     async def GetVectors(self, request: pb.GetVectorsRequest, context: Context) -> pb.GetVectorsResponse:
@@ -185,6 +189,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             check_collection(request.collection),
             Fingerprint.from_message(request.model),
             self._index(request.index) if request.HasField("index") else None,
+            _precision(request),
         )
         return pb.BeginRebuildResponse(collection=_collection(found))
 
@@ -236,6 +241,14 @@ def _consistency(value: types_pb2.Consistency.ValueType) -> Consistency:
     return CONSISTENCIES[value]
 
 
+def _precision(message: pb.CreateVectorCollectionRequest | pb.BeginRebuildRequest) -> Precision:
+    return Precision(
+        check_precision(message.precision),
+        isinstance(message, pb.CreateVectorCollectionRequest) and message.strict_precision,
+        json_format.MessageToDict(message.fidelity, preserving_proto_field_name=True),
+    )
+
+
 def _collection(found: VectorCollection) -> pb.VectorCollection:
     create_time = timestamp_pb2.Timestamp()
     create_time.FromMilliseconds(round(found.create_time * 1000))
@@ -250,6 +263,11 @@ def _collection(found: VectorCollection) -> pb.VectorCollection:
         create_time=create_time,
         description=found.description,
         rebuild_model=found.rebuild.model.to_message() if found.rebuild else None,
+        precision=found.precision.name,
+        strict_precision=found.precision.strict,
+        fidelity=json_format.ParseDict(found.precision.fidelity, types_pb2.ModelFidelity())
+        if found.precision.fidelity
+        else None,
     )
 
 

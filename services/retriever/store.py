@@ -37,6 +37,7 @@ class Search:
     exact: bool = False
     with_vectors: bool = False
     consistency: Consistency = Consistency.BOUNDED
+    precision: str = ""
 
 
 class VectorStore:
@@ -66,12 +67,14 @@ class VectorStore:
         """How many vectors the index holds; the rest is in memory, or on its way into it."""
         return int(await self.catalog.on(found, self._milvus.indexed))
 
-    async def upsert(self, collection: str, model: Fingerprint, records: Sequence[Record]) -> VectorCollection:
+    async def upsert(
+        self, collection: str, model: Fingerprint, records: Sequence[Record], precision: str = ""
+    ) -> VectorCollection:
         """Adds or replaces; the collection as it is then, which may have a generation more to write to.
 
-        Raises CollectionNotFound, ModelMismatch, InvalidField.
+        Raises CollectionNotFound, ModelMismatch, PrecisionMismatch, InvalidField.
         """
-        found = await self.catalog.guarded(collection, model, writing=True)
+        found = await self.catalog.guarded(collection, model, writing=True, precision=precision)
         rows = []
         for place, each in enumerate(records):
             vector = _checked(each.vector, found.model.dim, f"records[{place}].embedding")
@@ -129,9 +132,9 @@ class VectorStore:
     async def search(self, collection: str, model: Fingerprint, wanted: Search) -> list[list[Hit]]:
         """The hits of each query, best first, ties by id.
 
-        Raises CollectionNotFound, ModelMismatch, InvalidField.
+        Raises CollectionNotFound, ModelMismatch, PrecisionMismatch, InvalidField.
         """
-        found = await self.catalog.guarded(collection, model)
+        found = await self.catalog.guarded(collection, model, precision=wanted.precision)
         vectors = [_checked(query, model.dim, f"queries[{place}]") for place, query in enumerate(wanted.queries)]
         if wanted.exact and found.index.type != "FLAT":
             return await self._scan(found, vectors, wanted)
