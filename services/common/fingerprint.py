@@ -11,8 +11,8 @@ from services.common.errors import InvalidField
 
 MAX_DIM = 32_768
 MAX_NAME_CHARS = 200
-# Each version of the preprocessing, with the first one that makes the same vectors of images. Those alone are stored, so
-# a collection stays usable if only texts are prepared in another way.
+# Each version of the preprocessing, with the first one that makes the same vectors of images. Only those are stored,
+# so a collection stays usable if texts alone are prepared in another way.
 IMAGES_AS_OF = {1: 1, 2: 1}
 
 PRECISIONS = ("f32", "bf16", "f16")

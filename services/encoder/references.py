@@ -22,7 +22,11 @@ def reference_of(checkpoint: Checkpoint, cache: Path, module: Any = None) -> Ref
     A cache that fails is done without.
     """
     path = cache / f"{checkpoint.fingerprint.checkpoint_sha256}-{_inputs_digest(checkpoint)}-reference.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as kept:
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+        path.open("rb") as file,
+        np.load(file) as kept,
+    ):
         return Reference(kept["texts"], kept["images"])
     made = _computed(checkpoint, module)
     with contextlib.suppress(OSError):
