@@ -37,9 +37,9 @@ from bench.report import Report
 from bench.serving import Serving, serving
 from protos import encoder_pb2 as pb
 from protos import encoder_pb2_grpc
-from services.encoder.__main__ import make_engine
 from services.encoder.checkpoints import NAMED, Checkpoint, find_checkpoint
 from services.encoder.engine import Engine
+from services.encoder.engines import make_engine
 from services.encoder.module import load_module
 from services.encoder.settings import EncoderSettings
 from services.encoder.texts import padded
@@ -318,7 +318,7 @@ async def measure(report: Report, name: str, options: argparse.Namespace, folder
             bench = Bench(
                 report=report,
                 checkpoint=checkpoint,
-                engine=make_engine(checkpoint, settings),
+                engine=make_engine(checkpoint, settings)[0],
                 module=load_module(checkpoint),
                 server=server,
                 channel=channel,

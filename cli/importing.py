@@ -33,13 +33,15 @@ WORDS = {
 
 @dataclass
 class Report:
-    """How an import ended: a count a word, and why each failure failed."""
+    """How an import ended: a count a word, why each failure failed, and which notes came with the others."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: set[pb.Note.ValueType] = field(default_factory=set)
 
     def add(self, response: pb.AddImagesResponse) -> None:
         self.counts[WORDS[response.status]] += 1
+        self.notes.update(response.notes)
         if response.status == pb.ADD_STATUS_FAILED:
             self.failures.append((response.image_id, response.error.message))
 

@@ -36,6 +36,7 @@ console = Console()
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 MAX_FAILURES_SHOWN = 20
+PRECISION_NOTE = "the encoder computes in another precision than the collection's vectors: see `wentu status`"
 HEALTH_WORDS = {
     admin_pb2.SERVICE_HEALTH_SERVING: "serving",
     admin_pb2.SERVICE_HEALTH_NOT_SERVING: "not serving",
@@ -48,13 +49,19 @@ def up_command(
     data: Annotated[Path, typer.Option(help="Folder for the embedded stores and the logs.")] = Path("wentu-data"),
     model: Annotated[str, typer.Option(help="demo, a name of cn_clip, a checkpoint file or folder.")] = "demo",
     old_model: Annotated[str, typer.Option(help="The model that collections still have: they stay searchable.")] = "",
+    architecture: Annotated[
+        str, typer.Option(help="For a checkpoint file without config.json: the name of cn_clip that it was tuned from.")
+    ] = "",
+    precision: Annotated[
+        str, typer.Option(help="f32, bf16 or f16, of both models; by default the encoder's own choice.")
+    ] = "",
     milvus: Annotated[str, typer.Option(help="A Milvus server instead of the embedded one: http://host:19530.")] = "",
     mysql: Annotated[str, typer.Option(help="A MySQL server instead of SQLite: mysql://user:pw@host/db.")] = "",
     host: Annotated[str, typer.Option(help="Address that the gateway listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the gateway; the others take the next three.")] = 50050,
 ) -> None:
     """Run all four services here until Ctrl-C."""
-    wanted = services(data, host, port, model, milvus, mysql, old_model)
+    wanted = services(data, host, port, model, milvus, mysql, old_model, architecture, precision)
     try:
         asyncio.run(up(wanted, data, console))
     except UpError as error:
@@ -85,6 +92,8 @@ def import_command(
     console.print(
         ", ".join(f"{count:,} {word}" for word, count in sorted(report.counts.items())) or "nothing to import"
     )
+    if pb.NOTE_PRECISION_MISMATCH in report.notes:
+        console.print(PRECISION_NOTE)
     if report.failures:
         sys.exit(1)
 
@@ -118,6 +127,8 @@ def search_command(
     console.print(table)
     if response.text_truncated:
         console.print("the text is longer than the model takes: only its beginning was searched for")
+    if pb.NOTE_PRECISION_MISMATCH in response.notes:
+        console.print(PRECISION_NOTE)
     if response.images_unavailable:
         console.print("the image store does not answer: ids and scores only")
 
@@ -181,7 +192,7 @@ def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
     for service in status.services:
         what = service.detail
         if service.HasField("model"):
-            what = f"{service.model.name}, dim {service.model.dim}, {what}"
+            what = f"{service.model.name}, dim {service.model.dim}, {what}{_fidelity(service)}"
         table.add_row(service.name, service.address, HEALTH_WORDS[service.health], service.version, what)
     console.print(table)
     _print_collections(sizes)
@@ -194,6 +205,9 @@ def create_command(
     collection: Annotated[str, typer.Argument(help="Id: lower-case letters, digits and underscores.")],
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     index: Annotated[str, typer.Option(help="flat, hnsw, ivf_flat, ivf_sq8, diskann or autoindex.")] = "",
+    strict_precision: Annotated[
+        bool, typer.Option("--strict-precision", help="Refuse vectors of another precision than the encoder has now.")
+    ] = False,
     gateway: Gateway = GATEWAY,
 ) -> None:
     """Create an empty collection for the encoder's model."""
@@ -203,7 +217,9 @@ def create_command(
     spec = types_pb2.IndexSpec(type=types_pb2.IndexType.Value(name))
     with connected(gateway) as client:
         client.collections.CreateCollection(
-            pb.CreateCollectionRequest(collection=collection, description=description, index=spec),
+            pb.CreateCollectionRequest(
+                collection=collection, description=description, index=spec, strict_precision=strict_precision
+            ),
             timeout=TIMEOUT_SECONDS,
         )
     console.print(f"created {collection}")
@@ -255,6 +271,17 @@ def version_command() -> None:
     print(__version__)
 
 
+def _fidelity(encoder: admin_pb2.ServiceStatus) -> str:
+    """How near its vectors are to those of f32, if it says so."""
+    if not encoder.HasField("fidelity"):
+        return ""
+    texts, images = encoder.fidelity.texts, encoder.fidelity.images
+    return (
+        f"\ncosine to f32, least (mean): texts {texts.least_cosine:.5f} ({texts.mean_cosine:.5f}), "
+        f"images {images.least_cosine:.5f} ({images.mean_cosine:.5f})"
+    )
+
+
 def _all_collections(client: Client) -> list[pb.Collection]:
     found: list[pb.Collection] = []
     token = ""
@@ -267,7 +294,7 @@ def _all_collections(client: Client) -> list[pb.Collection]:
 
 
 def _print_collections(found: list[pb.Collection]) -> None:
-    table = Table("collection", "pictures", "MB", "model", "index", "indexed")
+    table = Table("collection", "pictures", "MB", "model", "precision", "index", "indexed")
     for each in found:
         index = types_pb2.IndexType.Name(each.index.type).removeprefix("INDEX_TYPE_")
         table.add_row(
@@ -275,6 +302,7 @@ def _print_collections(found: list[pb.Collection]) -> None:
             f"{each.image_count:,}",
             f"{each.image_bytes / 1e6:,.1f}",
             each.model.name,
+            f"{each.precision} only" if each.strict_precision else each.precision,
             index,
             f"{each.indexed_count:,}",
         )

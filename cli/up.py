@@ -48,13 +48,23 @@ class Child:
 
 
 def services(
-    data: Path, host: str, port: int, model: str, milvus: str, mysql: str, old_model: str = ""
+    data: Path,
+    host: str,
+    port: int,
+    model: str,
+    milvus: str,
+    mysql: str,
+    old_model: str = "",
+    architecture: str = "",
+    precision: str = "",
 ) -> list[Service]:
     """What to run, in the order of starting: the gateway last. Ports: gateway, then one more for each of the others."""
     encoder, retriever, imagestore, old_encoder = (f"127.0.0.1:{port + offset}" for offset in (1, 2, 3, 4))
-    old = [Service("old-encoder", "services.encoder", port + 4, ("--model", old_model))] if old_model else []
+    tuned = ("--architecture", architecture) if architecture else ()
+    precise = ("--precision", precision) if precision else ()
+    old = [Service("old-encoder", "services.encoder", port + 4, ("--model", old_model, *precise))] if old_model else []
     return [
-        Service("encoder", "services.encoder", port + 1, ("--model", model)),
+        Service("encoder", "services.encoder", port + 1, ("--model", model, *tuned, *precise)),
         *old,
         Service("retriever", "services.retriever", port + 2, ("--milvus", milvus or str(data / "milvus.db"))),
         Service("imagestore", "services.imagestore", port + 3, ("--database", mysql or str(data / "images.db"))),

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from prometheus_client import CollectorRegistry
+
 from gateway import service
 from gateway.clients import Clients
 from gateway.dependency import Dependency
 from gateway.libraries import Libraries
+from gateway.metrics import GatewayMetrics
 from gateway.pictures import Pictures
+from gateway.precision import PrecisionNotes
 from gateway.reconciling import Reconciler
 from gateway.reembedding import Reembedder
 from gateway.repairs import Repairs
@@ -38,16 +42,18 @@ def needs(*dependencies: Dependency) -> Check:
 async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     """A started gateway; yields its port."""
     async with AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        notes = PrecisionNotes(GatewayMetrics(registry))
         clients = Clients(settings)
         stack.push_async_callback(clients.close)
         reconciler = Reconciler(clients, settings)
         repairs = Repairs(reconciler)
         stack.push_async_callback(repairs.close)
-        searcher = Searcher(clients, settings.fetch_seconds, repairs.ask)
+        searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
             service.SearchServicer(searcher, Scorer(clients)).add_to,  # type: ignore[abstract]
-            service.ImageServicer(clients, Pictures(clients, settings), settings).add_to,
+            service.ImageServicer(clients, Pictures(clients, settings), settings, notes).add_to,
             service.CollectionServicer(Libraries(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
                 Status(clients, f"{settings.host}:{settings.port}"),
@@ -65,7 +71,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ADMIN: needs(),
         }
         names = [name for name in checks if name]
-        yield await stack.enter_async_context(server.running(settings, names, register, checks))
+        yield await stack.enter_async_context(server.running(settings, names, register, checks, registry))
 
 
 async def main() -> None:

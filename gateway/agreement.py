@@ -10,7 +10,7 @@ writer that has its own vector still to write.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf import struct_pb2
 
@@ -29,8 +29,18 @@ ATTEMPTS = 4
 UNKNOWN = -1
 
 Errors = dict[str, WentuError]
-# Vectors that are made already, by model and image id.
-Made = dict[Fingerprint, dict[str, types_pb2.Embedding]]
+
+
+@dataclass
+class Vectors:
+    """Vectors of one model by image id, and the precision of those that were encoded just now; empty if none was."""
+
+    embeddings: dict[str, types_pb2.Embedding] = field(default_factory=dict)
+    precision: str = ""
+
+
+# Vectors that are made already, by their model.
+Made = dict[Fingerprint, Vectors]
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,15 @@ class Agreement:
         self._collection = collection
         self._creation_id = creation_id
 
-    async def model(self, fresh: bool = False) -> Fingerprint:
-        """The model whose vectors serve. Raises CollectionNotFound if the collection was created again."""
+    async def collection(self, fresh: bool = False) -> retriever_pb2.VectorCollection:
+        """The collection and the model whose vectors serve. Raises CollectionNotFound if it was created again."""
         found = await self._clients.known_collection(self._collection, fresh)
         if found.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
-        return Fingerprint.from_message(found.model)
+        return found
+
+    async def _model(self, fresh: bool) -> Fingerprint:
+        return Fingerprint.from_message((await self.collection(fresh)).model)
 
     async def write(self, images: Sequence[StoredImage], made: Made, model: Fingerprint | None = None) -> Errors:
         """Gives stored images their vectors in every generation, or in that of `model` alone; the errors by id.
@@ -141,7 +154,7 @@ class Agreement:
         while True:
             attempt += 1
             try:
-                return await self._write_once(images, made, model or await self.model(fresh=attempt > 1))
+                return await self._write_once(images, made, model or await self._model(fresh=attempt > 1))
             except (ModelMismatch, CollectionNotFound):
                 if model is not None or attempt == ATTEMPTS:
                     raise
@@ -164,34 +177,39 @@ class Agreement:
 
     async def _encode(self, model: Fingerprint, images: Sequence[StoredImage], made: Made) -> Errors:
         """Completes the vectors of `model` in `made`."""
-        vectors = made.setdefault(model, {})
-        missing = [image for image in images if image.image_id not in vectors]
+        vectors = made.setdefault(model, Vectors())
+        missing = [image for image in images if image.image_id not in vectors.embeddings]
         errors: Errors = {}
         for batch in batches(missing, lambda image: len(image.data), self._settings):
             encoded = await encode_patiently(self._clients, model, [image.data for image in batch])
-            if encoded.model != model.to_message():
-                raise ModelMismatch(self._collection, str(model), str(Fingerprint.from_message(encoded.model)))
+            if not (made_by := Fingerprint.from_message(encoded.model)).fits(model):
+                raise ModelMismatch(self._collection, str(model), str(made_by))
+            vectors.precision = encoded.precision
             for image, result in zip(batch, encoded.results, strict=True):
                 if result.WhichOneof("outcome") == "error":
                     errors[image.image_id] = from_item_error(result.error, f"image {image.image_id!r}")
                 else:
-                    vectors[image.image_id] = result.embedding
+                    vectors.embeddings[image.image_id] = result.embedding
         return errors
 
     def _request(
-        self, model: Fingerprint, images: Sequence[StoredImage], vectors: Mapping[str, types_pb2.Embedding]
+        self, model: Fingerprint, images: Sequence[StoredImage], vectors: Vectors
     ) -> retriever_pb2.UpsertVectorsRequest:
         records = [
             retriever_pb2.VectorRecord(
                 image_id=image.image_id,
-                embedding=vectors[image.image_id],
+                embedding=vectors.embeddings[image.image_id],
                 attributes=image.attributes,
                 content_sha256=image.sha256,
             )
             for image in images
         ]
         return retriever_pb2.UpsertVectorsRequest(
-            collection=self._collection, records=records, model=model.to_message(), creation_id=self._creation_id
+            collection=self._collection,
+            records=records,
+            model=model.to_message(),
+            creation_id=self._creation_id,
+            precision=vectors.precision,
         )
 
     async def delete_first(self, image_ids: Sequence[str], *, rebuild_only: bool = False) -> None:

@@ -135,8 +135,7 @@ class Clients:
         async with calling("retriever"):
             return await self._retriever.ListVectors(request, **outgoing(self._limit_seconds))
 
-    async def begin_rebuild(self, collection: str, model: types_pb2.ModelFingerprint) -> retriever_pb2.VectorCollection:
-        request = retriever_pb2.BeginRebuildRequest(collection=collection, model=model)
+    async def begin_rebuild(self, request: retriever_pb2.BeginRebuildRequest) -> retriever_pb2.VectorCollection:
         async with calling("retriever"):
             return (await self._retriever.BeginRebuild(request, **outgoing(self._limit_seconds))).collection
 

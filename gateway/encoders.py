@@ -68,14 +68,16 @@ class Encoders:
         return self.all[0]
 
     async def of(self, model: Fingerprint) -> Encoder:
-        """The encoder that has `model`. Raises DependencyUnavailable where several are known and none answers with it.
+        """The encoder that makes the vectors of `model`.
+
+        Raises DependencyUnavailable if several are known and none answers with it.
 
         The only one is returned unasked: what it encodes says by which model, and the retriever holds it to that.
         """
         if len(self._known) == 1:
             return self.first
         for known in self._known:
-            if known.model == model and time.monotonic() - known.asked < MODEL_SECONDS:
+            if known.model is not None and known.model.fits(model) and time.monotonic() - known.asked < MODEL_SECONDS:
                 return known.encoder
         for known in self._known:
             try:
@@ -84,7 +86,7 @@ class Encoders:
                 known.model = None
             known.asked = time.monotonic()
         for known in self._known:
-            if known.model == model:
+            if known.model is not None and known.model.fits(model):
                 return known.encoder
         raise DependencyUnavailable("encoder", f"none of the {len(self._known)} has {model}")
 

@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.agreement import Agreement, StoredImage
+from gateway.agreement import Agreement, StoredImage, Vectors
 from gateway.clients import Clients
 from gateway.encoding import encode_patiently
+from gateway.precision import PrecisionNotes, check_strict
 from gateway.settings import GatewaySettings
-from protos import encoder_pb2, imagestore_pb2, types_pb2
+from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.attributes import check_attributes
 from services.common.errors import (
@@ -50,6 +51,17 @@ class Outcome:
     status: pb.AddStatus.ValueType
     info: types_pb2.ImageInfo | None = None
     error: WentuError | None = None
+    notes: Sequence[pb.Note.ValueType] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Vectors by image id, and why others have none. `precision`: of those in `new`, which were encoded just now."""
+
+    vectors: Mapping[str, encoder_pb2.ImageEmbedding]
+    failed: Mapping[str, Outcome]
+    new: frozenset[str] = frozenset()
+    precision: str = ""
 
 
 def failed(error: WentuError) -> Outcome:
@@ -71,6 +83,7 @@ class Importer:
         collection: str,
         creation_id: str,
         if_exists: types_pb2.IfExists.ValueType,
+        notes: PrecisionNotes,
     ) -> None:
         self._clients = clients
         self._collection = collection
@@ -78,6 +91,7 @@ class Importer:
         self._if_exists = if_exists
         self._max_image_bytes = settings.max_image_bytes
         self._agreement = Agreement(clients, settings, collection, creation_id)
+        self._notes = notes
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
         """One outcome a picture, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
@@ -141,53 +155,62 @@ class Importer:
     ) -> dict[str, Outcome]:
         """Encodes, commits the bytes, commits the vectors; outcomes by id."""
         try:
-            model = await self._agreement.model()
-            outcomes, vectors = await self._vectors(model, uploads, stored)
-        except (ModelMismatch, CollectionNotFound):
-            model = await self._agreement.model(fresh=True)  # perhaps re-embedded, or created again, a moment ago
-            outcomes, vectors = await self._vectors(model, uploads, stored)
-        good = [upload for upload in uploads if upload.image_id in vectors]
+            collection, encoded = await self._encoded(uploads, stored)
+        except (ModelMismatch, CollectionNotFound):  # perhaps re-embedded, or created again, a moment ago
+            collection, encoded = await self._encoded(uploads, stored, fresh=True)
+        with self._notes.counting("import", len(encoded.new)):
+            check_strict(collection, encoded.precision)  # before the bytes are committed
+        outcomes = dict(encoded.failed)
+        good = [upload for upload in uploads if upload.image_id in encoded.vectors]
         if not good:
             return outcomes
         put = await self._clients.put_blobs(
             self._collection,
-            [_blob(upload, vectors[upload.image_id]) for upload in good],
+            [_blob(upload, encoded.vectors[upload.image_id]) for upload in good],
             creation_id=self._creation_id,
         )
         images = [
             StoredImage(upload.image_id, upload.data, upload.attributes, info.sha256, revision)
             for upload, info, revision in zip(good, put.infos, put.revisions, strict=True)
         ]
-        made = {model: {image_id: result.embedding for image_id, result in vectors.items()}}
+        embeddings = {image_id: result.embedding for image_id, result in encoded.vectors.items()}
+        made = {Fingerprint.from_message(collection.model): Vectors(embeddings, encoded.precision)}
         errors = await self._agreement.write(images, made)
         for info in put.infos:
             if info.image_id in errors:
                 outcomes[info.image_id] = failed(errors[info.image_id])
-            else:
-                status = pb.ADD_STATUS_REPLACED if info.image_id in stored else pb.ADD_STATUS_ADDED
-                outcomes[info.image_id] = Outcome(status, info)
+                continue
+            status = pb.ADD_STATUS_REPLACED if info.image_id in stored else pb.ADD_STATUS_ADDED
+            precision = encoded.precision if info.image_id in encoded.new else ""
+            notes = self._notes.of(collection.precision, precision, "import")
+            outcomes[info.image_id] = Outcome(status, info, notes=notes)
         return outcomes
 
-    async def _vectors(
+    async def _encoded(
         self,
-        model: Fingerprint,
         uploads: Sequence[types_pb2.ImageUpload],
         stored: Mapping[str, types_pb2.ImageInfo],
-    ) -> tuple[dict[str, Outcome], dict[str, encoder_pb2.ImageEmbedding]]:
-        """Failed outcomes and vectors by id. What is stored with the same bytes is not encoded again."""
+        *,
+        fresh: bool = False,
+    ) -> tuple[retriever_pb2.VectorCollection, Encoded]:
+        """Vectors for the collection as it is. What is stored with the same bytes is not encoded again."""
+        collection = await self._agreement.collection(fresh)
+        model = Fingerprint.from_message(collection.model)
         outcomes: dict[str, Outcome] = {}
         vectors = await self._same(model, uploads, stored)
         missing = [upload for upload in uploads if upload.image_id not in vectors]
-        if missing:
-            encoded = await encode_patiently(self._clients, model, [upload.data for upload in missing])
-            if encoded.model != model.to_message():
-                raise ModelMismatch(self._collection, str(model), str(Fingerprint.from_message(encoded.model)))
-            for upload, result in zip(missing, encoded.results, strict=True):
-                if result.WhichOneof("outcome") == "error":
-                    outcomes[upload.image_id] = failed(from_item_error(result.error, "image.data"))
-                else:
-                    vectors[upload.image_id] = result
-        return outcomes, vectors
+        if not missing:
+            return collection, Encoded(vectors, outcomes)
+        answer = await encode_patiently(self._clients, model, [upload.data for upload in missing])
+        if not (made_by := Fingerprint.from_message(answer.model)).fits(model):
+            raise ModelMismatch(self._collection, str(model), str(made_by))
+        for upload, result in zip(missing, answer.results, strict=True):
+            if result.WhichOneof("outcome") == "error":
+                outcomes[upload.image_id] = failed(from_item_error(result.error, "image.data"))
+            else:
+                vectors[upload.image_id] = result
+        new = frozenset(upload.image_id for upload in missing)
+        return collection, Encoded(vectors, outcomes, new, answer.precision)
 
     async def _same(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from gateway.clients import Clients
-from protos import retriever_pb2
+from protos import encoder_pb2, retriever_pb2
 from protos import search_pb2 as pb
-from services.common.errors import CollectionNotFound
+from services.common.errors import CollectionNotFound, InvalidField, WentuError
 from services.common.ids import check_collection, page_size
 
 
@@ -20,17 +21,32 @@ class Libraries:
     async def create(self, request: pb.CreateCollectionRequest) -> pb.Collection:
         """Raises CollectionExists, InvalidField."""
         check_collection(request.collection)
-        model = request.model if request.HasField("model") else (await self._clients.encoders.first.get_model()).model
+        own = await self._own_model(request)
+        if request.strict_precision and not own.precision:
+            raise InvalidField("strict_precision", "needs an encoder that has the model, and says its precision")
         made = await self._clients.create_vectors(
             retriever_pb2.CreateVectorCollectionRequest(
                 collection=request.collection,
-                model=model,
+                model=own.model,
                 metric=request.metric,
                 index=request.index,
                 description=request.description,
+                precision=own.precision,
+                strict_precision=request.strict_precision,
+                fidelity=own.fidelity if own.HasField("fidelity") else None,
             )
         )
         return _collection(made)
+
+    async def _own_model(self, request: pb.CreateCollectionRequest) -> encoder_pb2.GetModelResponse:
+        """What the encoder says of its model. Of a model that is asked for and is another one, the name alone."""
+        if not request.HasField("model"):
+            return await self._clients.encoders.first.get_model()
+        with contextlib.suppress(WentuError):  # a collection can be made without an encoder
+            found = await self._clients.encoders.first.get_model()
+            if found.model == request.model:
+                return found
+        return encoder_pb2.GetModelResponse(model=request.model)
 
     async def get(self, collection: str) -> pb.Collection:
         """Raises CollectionNotFound."""
@@ -71,4 +87,7 @@ def _collection(found: retriever_pb2.VectorCollection, image_bytes: int = 0) -> 
         image_bytes=image_bytes,
         create_time=found.create_time,
         description=found.description,
+        precision=found.precision,
+        strict_precision=found.strict_precision,
+        fidelity=found.fidelity if found.HasField("fidelity") else None,
     )

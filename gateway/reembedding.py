@@ -35,14 +35,19 @@ class Reembedder:
     async def run(self, request: pb.ReembedRequest) -> AsyncIterator[pb.ReembedResponse]:
         """How far it is, and at the end that the new vectors serve. Raises CollectionNotFound, UnreadableImage."""
         collection = check_collection(request.collection)
-        model = (await self._clients.encoders.first.get_model()).model
-        found = await self._clients.begin_rebuild(collection, model)
-        if found.model != model:
+        own = await self._clients.encoders.first.get_model()
+        model = Fingerprint.from_message(own.model)
+        found = await self._clients.begin_rebuild(
+            retriever_pb2.BeginRebuildRequest(
+                collection=collection, model=own.model, precision=own.precision, fidelity=own.fidelity
+            )
+        )
+        if not Fingerprint.from_message(found.model).fits(model):
             total = (await self._clients.count_blobs(collection, creation_id=found.creation_id)).count
             done = 0
             while True:
                 written = 0
-                async for count in self._pass(found, Fingerprint.from_message(model)):
+                async for count in self._pass(found, model):
                     written += count
                     done += count
                     yield pb.ReembedResponse(done_count=done, total_count=total)

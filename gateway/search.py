@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2
 
 from gateway.circuit import Circuit
 from gateway.clients import Clients
+from gateway.precision import PrecisionNotes
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from protos import search_pb2 as pb
 from services.common.calls import seconds_left
@@ -30,22 +31,30 @@ class Searcher:
     """Answers searches over the encoder, the retriever and the image store."""
 
     def __init__(
-        self, clients: Clients, fetch_seconds: float, without_bytes: Callable[[str, Sequence[str]], None]
+        self,
+        clients: Clients,
+        fetch_seconds: float,
+        without_bytes: Callable[[str, Sequence[str]], None],
+        notes: PrecisionNotes,
     ) -> None:
         """`without_bytes` is told of a collection's hits that have none."""
         self._clients = clients
         self._fetch_seconds = fetch_seconds
         self._without_bytes = without_bytes
+        self._notes = notes
         self._images = Circuit()
 
     async def search(self, request: pb.SearchRequest) -> pb.SearchResponse:
-        """Raises InvalidField, CollectionNotFound, ModelMismatch, DependencyUnavailable, DeadlineExceeded."""
+        """Raises InvalidField, CollectionNotFound, ModelMismatch, PrecisionMismatch, DependencyUnavailable,
+        DeadlineExceeded.
+        """
         check_request(request)
         started = time.perf_counter()
-        try:
-            text, encoded_at, found = await self._found(request)
-        except ModelMismatch:
-            text, encoded_at, found = await self._found(request, fresh=True)  # perhaps re-embedded a moment ago
+        with self._notes.counting("search"):
+            try:
+                text, encoded_at, found = await self._found(request)
+            except ModelMismatch:
+                text, encoded_at, found = await self._found(request, fresh=True)  # perhaps re-embedded a moment ago
         hits = found.results[0].hits
         retrieved_at = time.perf_counter()
         blobs = await self._blobs(request, found.creation_id, [hit.image_id for hit in hits])
@@ -63,6 +72,7 @@ class Searcher:
                 retrieve=_duration(retrieved_at - encoded_at),
                 fetch=_duration(time.perf_counter() - retrieved_at),
             ),
+            notes=self._notes.of(found.precision, text.precision, "search"),
         )
 
     async def _found(
@@ -87,6 +97,7 @@ class Searcher:
                 parameters=request.parameters,
                 min_score=request.min_score if request.HasField("min_score") else None,
                 include_embeddings=pb.HIT_PART_EMBEDDING in request.include,
+                precision=encoded.precision,
             )
         )
         return encoded, encoded_at, found

@@ -11,6 +11,7 @@ from gateway.importing import Importer, Outcome, check_if_exists
 from gateway.libraries import Libraries
 from gateway.pictures import Pictures
 from gateway.pipeline import Finished, Pipeline
+from gateway.precision import PrecisionNotes
 from gateway.reconciling import Reconciler
 from gateway.reembedding import Reembedder
 from gateway.scoring import Scorer
@@ -48,10 +49,11 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
 
 class ImageServicer(search_pb2_grpc.ImageServiceServicer):
-    def __init__(self, clients: Clients, pictures: Pictures, settings: GatewaySettings) -> None:
+    def __init__(self, clients: Clients, pictures: Pictures, settings: GatewaySettings, notes: PrecisionNotes) -> None:
         self._clients = clients
         self._pictures = pictures
         self._settings = settings
+        self._notes = notes
 
     def add_to(self, server: aio.Server) -> None:
         search_pb2_grpc.add_ImageServiceServicer_to_server(self, server)
@@ -60,14 +62,16 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         check_if_exists(request.if_exists, "if_exists")
 
         async def add(creation_id: str) -> Outcome:
-            importer = Importer(self._clients, self._settings, request.collection, creation_id, request.if_exists)
+            importer = Importer(
+                self._clients, self._settings, request.collection, creation_id, request.if_exists, self._notes
+            )
             [outcome] = await importer.add([request.image])
             if outcome.error is not None:
                 raise outcome.error
             return outcome
 
         outcome = await self._clients.on_creation(check_collection(request.collection), add)
-        return pb.AddImageResponse(status=outcome.status, image=outcome.info)
+        return pb.AddImageResponse(status=outcome.status, image=outcome.info, notes=outcome.notes)
 
     async def AddImages(
         self, request_iterator: AsyncIterator[pb.AddImagesRequest], context: Context
@@ -79,7 +83,9 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         check_if_exists(first.options.if_exists, "options.if_exists")
         # Asked afresh: all of the stream goes to the creation that there is now.
         found = await self._clients.known_collection(collection, fresh=True)
-        importer = Importer(self._clients, self._settings, collection, found.creation_id, first.options.if_exists)
+        importer = Importer(
+            self._clients, self._settings, collection, found.creation_id, first.options.if_exists, self._notes
+        )
         async for finished in Pipeline(importer.add, self._settings).run(_uploads(request_iterator)):
             yield _response(finished)
 
@@ -181,4 +187,5 @@ def _response(finished: Finished) -> pb.AddImagesResponse:
         status=outcome.status,
         image=outcome.info,
         error=item_error(outcome.error) if outcome.error is not None else None,
+        notes=outcome.notes,
     )

@@ -43,6 +43,9 @@ class Status:
                 model = await encoder.get_model()
                 status.version, status.detail = model.version, f"{model.engine} on {model.device}, {model.precision}"
                 status.model.CopyFrom(model.model)
+                status.precision = model.precision
+                if model.HasField("fidelity"):
+                    status.fidelity.CopyFrom(model.fidelity)
         if dependency is self._clients.retriever:
             vectors = await self._clients.get_vector_store()
             status.version, status.detail = vectors.version, f"{vectors.kind} {vectors.store_version}"

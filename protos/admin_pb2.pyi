@@ -137,6 +137,8 @@ class ServiceStatus(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """gateway, encoder, retriever or imagestore."""
     address: _builtins.str
@@ -147,9 +149,15 @@ class ServiceStatus(_message.Message):
     """Its version, where it answers."""
     detail: _builtins.str
     """The model of an encoder, the store of a retriever or image store."""
+    precision: _builtins.str
+    """The precision that an encoder computes in: f32, bf16 or f16."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model of an encoder."""
+
+    @_builtins.property
+    def fidelity(self) -> _types_pb2.ModelFidelity:
+        """How near an encoder's vectors are to those of f32."""
 
     def __init__(
         self,
@@ -160,10 +168,12 @@ class ServiceStatus(_message.Message):
         version: _builtins.str = ...,
         detail: _builtins.str = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
+        precision: _builtins.str = ...,
+        fidelity: _types_pb2.ModelFidelity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "detail", b"detail", "health", b"health", "model", b"model", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "detail", b"detail", "fidelity", b"fidelity", "health", b"health", "model", b"model", "name", b"name", "precision", b"precision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

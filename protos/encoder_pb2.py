@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos import types_pb2 as protos_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/encoder.proto\x12\x08wentu.v1\x1a\x12protos/types.proto\"#\n\x12\x45ncodeTextsRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"j\n\x13\x45ncodeTextsResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.wentu.v1.TextEmbedding\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"_\n\rTextEmbedding\x12&\n\tembedding\x18\x01 \x01(\x0b\x32\x13.wentu.v1.Embedding\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"%\n\x13\x45ncodeImagesRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"l\n\x14\x45ncodeImagesResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.wentu.v1.ImageEmbedding\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\"\x9e\x01\n\x0eImageEmbedding\x12(\n\tembedding\x18\x01 \x01(\x0b\x32\x13.wentu.v1.EmbeddingH\x00\x12$\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x13.wentu.v1.ItemErrorH\x00\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\rB\t\n\x07outcome\"\x11\n\x0fGetModelRequest\"\xdc\x01\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x18\n\x10image_resolution\x18\x03 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\'\n\x06limits\x18\x07 \x01(\x0b\x32\x17.wentu.v1.EncoderLimits\x12\x0f\n\x07version\x18\x08 \x01(\t\"\x81\x01\n\rEncoderLimits\x12\x11\n\tmax_texts\x18\x01 \x01(\r\x12\x16\n\x0emax_text_chars\x18\x02 \x01(\r\x12\x12\n\nmax_images\x18\x03 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x05 \x01(\x04\"3\n\x13\x43ompareTextsRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05texts\x18\x02 \x03(\t\"l\n\x14\x43ompareTextsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.wentu.v1.TextSimilarity\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint2\xbd\x02\n\x0e\x45ncoderService\x12J\n\x0b\x45ncodeTexts\x12\x1c.wentu.v1.EncodeTextsRequest\x1a\x1d.wentu.v1.EncodeTextsResponse\x12M\n\x0c\x45ncodeImages\x12\x1d.wentu.v1.EncodeImagesRequest\x1a\x1e.wentu.v1.EncodeImagesResponse\x12\x41\n\x08GetModel\x12\x19.wentu.v1.GetModelRequest\x1a\x1a.wentu.v1.GetModelResponse\x12M\n\x0c\x43ompareTexts\x12\x1d.wentu.v1.CompareTextsRequest\x1a\x1e.wentu.v1.CompareTextsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/encoder.proto\x12\x08wentu.v1\x1a\x12protos/types.proto\"#\n\x12\x45ncodeTextsRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"}\n\x13\x45ncodeTextsResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.wentu.v1.TextEmbedding\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x11\n\tprecision\x18\x03 \x01(\t\"_\n\rTextEmbedding\x12&\n\tembedding\x18\x01 \x01(\x0b\x32\x13.wentu.v1.Embedding\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"%\n\x13\x45ncodeImagesRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\x7f\n\x14\x45ncodeImagesResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.wentu.v1.ImageEmbedding\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x11\n\tprecision\x18\x03 \x01(\t\"\x9e\x01\n\x0eImageEmbedding\x12(\n\tembedding\x18\x01 \x01(\x0b\x32\x13.wentu.v1.EmbeddingH\x00\x12$\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x13.wentu.v1.ItemErrorH\x00\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\rB\t\n\x07outcome\"\x11\n\x0fGetModelRequest\"\x87\x02\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x18\n\x10image_resolution\x18\x03 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\'\n\x06limits\x18\x07 \x01(\x0b\x32\x17.wentu.v1.EncoderLimits\x12\x0f\n\x07version\x18\x08 \x01(\t\x12)\n\x08\x66idelity\x18\t \x01(\x0b\x32\x17.wentu.v1.ModelFidelity\"\x81\x01\n\rEncoderLimits\x12\x11\n\tmax_texts\x18\x01 \x01(\r\x12\x16\n\x0emax_text_chars\x18\x02 \x01(\r\x12\x12\n\nmax_images\x18\x03 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x05 \x01(\x04\"3\n\x13\x43ompareTextsRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05texts\x18\x02 \x03(\t\"l\n\x14\x43ompareTextsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.wentu.v1.TextSimilarity\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint2\xbd\x02\n\x0e\x45ncoderService\x12J\n\x0b\x45ncodeTexts\x12\x1c.wentu.v1.EncodeTextsRequest\x1a\x1d.wentu.v1.EncodeTextsResponse\x12M\n\x0c\x45ncodeImages\x12\x1d.wentu.v1.EncodeImagesRequest\x1a\x1e.wentu.v1.EncodeImagesResponse\x12\x41\n\x08GetModel\x12\x19.wentu.v1.GetModelRequest\x1a\x1a.wentu.v1.GetModelResponse\x12M\n\x0c\x43ompareTexts\x12\x1d.wentu.v1.CompareTextsRequest\x1a\x1e.wentu.v1.CompareTextsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,25 +35,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENCODETEXTSREQUEST']._serialized_start=54
   _globals['_ENCODETEXTSREQUEST']._serialized_end=89
   _globals['_ENCODETEXTSRESPONSE']._serialized_start=91
-  _globals['_ENCODETEXTSRESPONSE']._serialized_end=197
-  _globals['_TEXTEMBEDDING']._serialized_start=199
-  _globals['_TEXTEMBEDDING']._serialized_end=294
-  _globals['_ENCODEIMAGESREQUEST']._serialized_start=296
-  _globals['_ENCODEIMAGESREQUEST']._serialized_end=333
-  _globals['_ENCODEIMAGESRESPONSE']._serialized_start=335
-  _globals['_ENCODEIMAGESRESPONSE']._serialized_end=443
-  _globals['_IMAGEEMBEDDING']._serialized_start=446
-  _globals['_IMAGEEMBEDDING']._serialized_end=604
-  _globals['_GETMODELREQUEST']._serialized_start=606
-  _globals['_GETMODELREQUEST']._serialized_end=623
-  _globals['_GETMODELRESPONSE']._serialized_start=626
-  _globals['_GETMODELRESPONSE']._serialized_end=846
-  _globals['_ENCODERLIMITS']._serialized_start=849
-  _globals['_ENCODERLIMITS']._serialized_end=978
-  _globals['_COMPARETEXTSREQUEST']._serialized_start=980
-  _globals['_COMPARETEXTSREQUEST']._serialized_end=1031
-  _globals['_COMPARETEXTSRESPONSE']._serialized_start=1033
-  _globals['_COMPARETEXTSRESPONSE']._serialized_end=1141
-  _globals['_ENCODERSERVICE']._serialized_start=1144
-  _globals['_ENCODERSERVICE']._serialized_end=1461
+  _globals['_ENCODETEXTSRESPONSE']._serialized_end=216
+  _globals['_TEXTEMBEDDING']._serialized_start=218
+  _globals['_TEXTEMBEDDING']._serialized_end=313
+  _globals['_ENCODEIMAGESREQUEST']._serialized_start=315
+  _globals['_ENCODEIMAGESREQUEST']._serialized_end=352
+  _globals['_ENCODEIMAGESRESPONSE']._serialized_start=354
+  _globals['_ENCODEIMAGESRESPONSE']._serialized_end=481
+  _globals['_IMAGEEMBEDDING']._serialized_start=484
+  _globals['_IMAGEEMBEDDING']._serialized_end=642
+  _globals['_GETMODELREQUEST']._serialized_start=644
+  _globals['_GETMODELREQUEST']._serialized_end=661
+  _globals['_GETMODELRESPONSE']._serialized_start=664
+  _globals['_GETMODELRESPONSE']._serialized_end=927
+  _globals['_ENCODERLIMITS']._serialized_start=930
+  _globals['_ENCODERLIMITS']._serialized_end=1059
+  _globals['_COMPARETEXTSREQUEST']._serialized_start=1061
+  _globals['_COMPARETEXTSREQUEST']._serialized_end=1112
+  _globals['_COMPARETEXTSRESPONSE']._serialized_start=1114
+  _globals['_COMPARETEXTSRESPONSE']._serialized_end=1222
+  _globals['_ENCODERSERVICE']._serialized_start=1225
+  _globals['_ENCODERSERVICE']._serialized_end=1542
 # @@protoc_insertion_point(module_scope)

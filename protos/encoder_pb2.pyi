@@ -51,6 +51,9 @@ class EncodeTextsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    precision: _builtins.str
+    """The precision that they were computed in, as in GetModelResponse."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextEmbedding]:
         """One vector a text, in the order of the request."""
@@ -64,10 +67,11 @@ class EncodeTextsResponse(_message.Message):
         *,
         results: _abc.Iterable[Global___TextEmbedding] | None = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "precision", b"precision", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -83,7 +87,9 @@ class TextEmbedding(_message.Message):
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
-    """Tokens of the text, the two that mark its ends included, before any cut."""
+    """Tokens of the text, the two that mark its ends included. Counting stops one beyond the model's context, at 53: of a
+    longer text the rest is not read. `truncated` says whether it was cut.
+    """
     truncated: _builtins.bool
     """Whether the text was longer than the context: only its beginning is in the vector."""
     @_builtins.property
@@ -137,6 +143,9 @@ class EncodeImagesResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    precision: _builtins.str
+    """The precision that they were computed in, as in GetModelResponse."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageEmbedding]:
         """One result a picture, in the order of the request."""
@@ -150,10 +159,11 @@ class EncodeImagesResponse(_message.Message):
         *,
         results: _abc.Iterable[Global___ImageEmbedding] | None = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "precision", b"precision", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +244,7 @@ class GetModelResponse(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """Longest text in tokens, the two that mark its ends included. What is beyond is cut."""
     image_resolution: _builtins.int
@@ -254,6 +265,10 @@ class GetModelResponse(_message.Message):
     def limits(self) -> Global___EncoderLimits:
         """What a call may hold."""
 
+    @_builtins.property
+    def fidelity(self) -> _types_pb2.ModelFidelity:
+        """How near the vectors of this precision are to those of f32, as measured when the service started."""
+
     def __init__(
         self,
         *,
@@ -265,10 +280,11 @@ class GetModelResponse(_message.Message):
         precision: _builtins.str = ...,
         limits: Global___EncoderLimits | None = ...,
         version: _builtins.str = ...,
+        fidelity: _types_pb2.ModelFidelity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "limits", b"limits", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "device", b"device", "engine", b"engine", "image_resolution", b"image_resolution", "limits", b"limits", "model", b"model", "precision", b"precision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "device", b"device", "engine", b"engine", "fidelity", b"fidelity", "image_resolution", b"image_resolution", "limits", b"limits", "model", b"model", "precision", b"precision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A write may still be under way here; what was asked is possible later."""
     ERROR_REASON_IDLE: _ErrorReason.ValueType  # 18
     """The caller sent no message, or took no answer, for longer than the service waits. Metadata: `idle_seconds`."""
+    ERROR_REASON_PRECISION_MISMATCH: _ErrorReason.ValueType  # 19
+    """The collection takes vectors of its own precision alone. Metadata: `collection_precision`, `request_precision`."""
     ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 20
     """The answer is larger than one message takes: ask for less at once."""
 
@@ -112,6 +114,8 @@ ERROR_REASON_WRITE_UNDER_WAY: ErrorReason.ValueType  # 17
 """A write may still be under way here; what was asked is possible later."""
 ERROR_REASON_IDLE: ErrorReason.ValueType  # 18
 """The caller sent no message, or took no answer, for longer than the service waits. Metadata: `idle_seconds`."""
+ERROR_REASON_PRECISION_MISMATCH: ErrorReason.ValueType  # 19
+"""The collection takes vectors of its own precision alone. Metadata: `collection_precision`, `request_precision`."""
 ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 20
 """The answer is larger than one message takes: ask for less at once."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

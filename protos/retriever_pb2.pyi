@@ -37,6 +37,9 @@ class VectorCollection(_message.Message):
     REBUILD_MODEL_FIELD_NUMBER: _builtins.int
     INDEXED_COUNT_FIELD_NUMBER: _builtins.int
     CREATION_ID_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    STRICT_PRECISION_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id: `[a-z][a-z0-9_]{0,62}`."""
     metric: _types_pb2.Metric.ValueType
@@ -51,6 +54,10 @@ class VectorCollection(_message.Message):
     """Identifies this creation of the collection: one that is deleted and created again has another. `C` and 32 hexadecimal
     digits; the collection's own id for those created before there were creation ids.
     """
+    precision: _builtins.str
+    """The precision that its vectors are computed in: f32, bf16 or f16. Empty if unknown: then nothing is compared."""
+    strict_precision: _builtins.bool
+    """Refuse vectors that are known to be of another precision, in searches too."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model that its vectors come from."""
@@ -67,6 +74,10 @@ class VectorCollection(_message.Message):
     def rebuild_model(self) -> _types_pb2.ModelFingerprint:
         """The model of the rebuild under way, where there is one."""
 
+    @_builtins.property
+    def fidelity(self) -> _types_pb2.ModelFidelity:
+        """How near vectors of that precision are to those of f32, as measured on the machine that created the collection."""
+
     def __init__(
         self,
         *,
@@ -80,10 +91,13 @@ class VectorCollection(_message.Message):
         rebuild_model: _types_pb2.ModelFingerprint | None = ...,
         indexed_count: _builtins.int = ...,
         creation_id: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        strict_precision: _builtins.bool = ...,
+        fidelity: _types_pb2.ModelFidelity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "index", b"index", "model", b"model", "rebuild_model", b"rebuild_model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fidelity", b"fidelity", "index", b"index", "model", b"model", "rebuild_model", b"rebuild_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "creation_id", b"creation_id", "description", b"description", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model", "rebuild_model", b"rebuild_model", "vector_count", b"vector_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "creation_id", b"creation_id", "description", b"description", "fidelity", b"fidelity", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model", "precision", b"precision", "rebuild_model", b"rebuild_model", "strict_precision", b"strict_precision", "vector_count", b"vector_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,12 +114,19 @@ class CreateVectorCollectionRequest(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    STRICT_PRECISION_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id: `[a-z][a-z0-9_]{0,62}`."""
     metric: _types_pb2.Metric.ValueType
     """How vectors are compared."""
     description: _builtins.str
     """What it is for, at most 1,000 characters."""
+    precision: _builtins.str
+    """The precision that its vectors are computed in: f32, bf16 or f16. Empty if unknown: then nothing is compared."""
+    strict_precision: _builtins.bool
+    """Refuse vectors that are known to be of another precision, in searches too."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model that its vectors will come from."""
@@ -113,6 +134,10 @@ class CreateVectorCollectionRequest(_message.Message):
     @_builtins.property
     def index(self) -> _types_pb2.IndexSpec:
         """The index."""
+
+    @_builtins.property
+    def fidelity(self) -> _types_pb2.ModelFidelity:
+        """How near vectors of that precision are to those of f32, as measured on the machine that created the collection."""
 
     def __init__(
         self,
@@ -122,10 +147,13 @@ class CreateVectorCollectionRequest(_message.Message):
         metric: _types_pb2.Metric.ValueType = ...,
         index: _types_pb2.IndexSpec | None = ...,
         description: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        strict_precision: _builtins.bool = ...,
+        fidelity: _types_pb2.ModelFidelity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "index", b"index", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "description", b"description", "index", b"index", "metric", b"metric", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "description", b"description", "fidelity", b"fidelity", "index", b"index", "metric", b"metric", "model", b"model", "precision", b"precision", "strict_precision", b"strict_precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,10 +391,13 @@ class UpsertVectorsRequest(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     CREATION_ID_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     creation_id: _builtins.str
     """Which creation of the collection is meant: COLLECTION_NOT_FOUND if it is another one by now. Empty: any."""
+    precision: _builtins.str
+    """The precision that they were computed in. Empty if unknown, or if it is the collection's own vectors that come back."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorRecord]:
         """1 to 1,000 vectors with distinct ids."""
@@ -382,10 +413,11 @@ class UpsertVectorsRequest(_message.Message):
         records: _abc.Iterable[Global___VectorRecord] | None = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
         creation_id: _builtins.str = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "model", b"model", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "model", b"model", "precision", b"precision", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,6 +525,7 @@ class SearchVectorsRequest(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     MIN_SCORE_FIELD_NUMBER: _builtins.int
     INCLUDE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
     top_k: _builtins.int
@@ -505,6 +538,8 @@ class SearchVectorsRequest(_message.Message):
     """Only hits of at least this score."""
     include_embeddings: _builtins.bool
     """Return the hits' vectors too."""
+    precision: _builtins.str
+    """The precision that the query vectors were computed in. Empty if unknown."""
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Embedding]:
         """1 to 64 query vectors."""
@@ -534,10 +569,11 @@ class SearchVectorsRequest(_message.Message):
         parameters: _types_pb2.SearchParameters | None = ...,
         min_score: _builtins.float | None = ...,
         include_embeddings: _builtins.bool = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "filter", b"filter", "min_score", b"min_score", "model", b"model", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "collection", b"collection", "consistency", b"consistency", "exact", b"exact", "filter", b"filter", "include_embeddings", b"include_embeddings", "min_score", b"min_score", "model", b"model", "parameters", b"parameters", "queries", b"queries", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "collection", b"collection", "consistency", b"consistency", "exact", b"exact", "filter", b"filter", "include_embeddings", b"include_embeddings", "min_score", b"min_score", "model", b"model", "parameters", b"parameters", "precision", b"precision", "queries", b"queries", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
@@ -553,8 +589,11 @@ class SearchVectorsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     CREATION_ID_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     creation_id: _builtins.str
     """The creation of the collection that was searched."""
+    precision: _builtins.str
+    """The precision of the collection's vectors. Empty if unknown."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorHits]:
         """One list a query, in the order of the request."""
@@ -564,10 +603,11 @@ class SearchVectorsResponse(_message.Message):
         *,
         results: _abc.Iterable[Global___VectorHits] | None = ...,
         creation_id: _builtins.str = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creation_id", b"creation_id", "precision", b"precision", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -850,8 +890,12 @@ class BeginRebuildRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
+    precision: _builtins.str
+    """The precision that the new vectors will be computed in. Empty if unknown."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model that the new vectors will come from."""
@@ -860,16 +904,22 @@ class BeginRebuildRequest(_message.Message):
     def index(self) -> _types_pb2.IndexSpec:
         """The index of the new physical collection; the old one's where not set."""
 
+    @_builtins.property
+    def fidelity(self) -> _types_pb2.ModelFidelity:
+        """How near vectors of that precision are to those of f32."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
         index: _types_pb2.IndexSpec | None = ...,
+        precision: _builtins.str = ...,
+        fidelity: _types_pb2.ModelFidelity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "index", b"index", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "index", b"index", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fidelity", b"fidelity", "index", b"index", "model", b"model", "precision", b"precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,6 +47,30 @@ HIT_PART_EMBEDDING: HitPart.ValueType  # 2
 """The vector."""
 Global___HitPart: _TypeAlias = HitPart  # noqa: Y015
 
+class _Note:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NoteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Note.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTE_UNSPECIFIED: _Note.ValueType  # 0
+    """Never sent."""
+    NOTE_PRECISION_MISMATCH: _Note.ValueType  # 1
+    """The encoder computes in another precision than the collection's vectors were computed in: scores differ a little,
+    and hits of nearly the same score may change places.
+    """
+
+class Note(_Note, metaclass=_NoteEnumTypeWrapper):
+    """What a caller should know of an answer that is otherwise good."""
+
+NOTE_UNSPECIFIED: Note.ValueType  # 0
+"""Never sent."""
+NOTE_PRECISION_MISMATCH: Note.ValueType  # 1
+"""The encoder computes in another precision than the collection's vectors were computed in: scores differ a little,
+and hits of nearly the same score may change places.
+"""
+Global___Note: _TypeAlias = Note  # noqa: Y015
+
 class _AddStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -305,6 +329,7 @@ class SearchResponse(_message.Message):
     DROPPED_HITS_FIELD_NUMBER: _builtins.int
     IMAGES_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     text_truncated: _builtins.bool
     """Whether a text of the query was longer than the model's context: only its beginning was searched for."""
     next_page_token: _builtins.str
@@ -325,6 +350,10 @@ class SearchResponse(_message.Message):
     def timings(self) -> Global___SearchTimings:
         """Where the time went."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[Global___Note.ValueType]:
+        """What the caller should know of the answer."""
+
     def __init__(
         self,
         *,
@@ -335,10 +364,11 @@ class SearchResponse(_message.Message):
         dropped_hits: _builtins.int = ...,
         images_unavailable: _builtins.bool = ...,
         timings: Global___SearchTimings | None = ...,
+        notes: _abc.Iterable[Global___Note.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_hits", b"dropped_hits", "hits", b"hits", "images_unavailable", b"images_unavailable", "model", b"model", "next_page_token", b"next_page_token", "text_truncated", b"text_truncated", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_hits", b"dropped_hits", "hits", b"hits", "images_unavailable", b"images_unavailable", "model", b"model", "next_page_token", b"next_page_token", "notes", b"notes", "text_truncated", b"text_truncated", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -770,21 +800,27 @@ class AddImageResponse(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     status: Global___AddStatus.ValueType
     """How it ended: ADDED, REPLACED or SKIPPED. A failure is the call's status."""
     @_builtins.property
     def image(self) -> _types_pb2.ImageInfo:
         """What is known of the stored picture. Not set where it was skipped."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[Global___Note.ValueType]:
+        """What the caller should know of its vector."""
+
     def __init__(
         self,
         *,
         status: Global___AddStatus.ValueType = ...,
         image: _types_pb2.ImageInfo | None = ...,
+        notes: _abc.Iterable[Global___Note.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "notes", b"notes", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -859,6 +895,7 @@ class AddImagesResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The id of the picture."""
     index: _builtins.int
@@ -873,6 +910,10 @@ class AddImagesResponse(_message.Message):
     def error(self) -> _types_pb2.ItemError:
         """Why it was not added, where it failed."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[Global___Note.ValueType]:
+        """What the caller should know of its vector."""
+
     def __init__(
         self,
         *,
@@ -881,10 +922,11 @@ class AddImagesResponse(_message.Message):
         status: Global___AddStatus.ValueType = ...,
         image: _types_pb2.ImageInfo | None = ...,
         error: _types_pb2.ItemError | None = ...,
+        notes: _abc.Iterable[Global___Note.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "image", b"image", "image_id", b"image_id", "index", b"index", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "image", b"image", "image_id", b"image_id", "index", b"index", "notes", b"notes", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1235,6 +1277,9 @@ class Collection(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     INDEXED_COUNT_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    STRICT_PRECISION_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id: `[a-z][a-z0-9_]{0,62}`."""
     metric: _types_pb2.Metric.ValueType
@@ -1247,6 +1292,10 @@ class Collection(_message.Message):
     """What it is for, at most 1,000 characters."""
     indexed_count: _builtins.int
     """Vectors that the index holds, where the call says the number. The store compares the others one by one meanwhile."""
+    precision: _builtins.str
+    """The precision that its vectors are computed in: f32, bf16 or f16. Empty if unknown: then nothing is compared."""
+    strict_precision: _builtins.bool
+    """Refuse vectors that are known to be of another precision, in searches too."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
         """The model that its vectors come from."""
@@ -1258,6 +1307,10 @@ class Collection(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def fidelity(self) -> _types_pb2.ModelFidelity:
+        """How near vectors of that precision are to those of f32, as measured on the machine that created the collection."""
 
     def __init__(
         self,
@@ -1271,10 +1324,13 @@ class Collection(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         description: _builtins.str = ...,
         indexed_count: _builtins.int = ...,
+        precision: _builtins.str = ...,
+        strict_precision: _builtins.bool = ...,
+        fidelity: _types_pb2.ModelFidelity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "index", b"index", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fidelity", b"fidelity", "index", b"index", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "id", b"id", "image_bytes", b"image_bytes", "image_count", b"image_count", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "fidelity", b"fidelity", "id", b"id", "image_bytes", b"image_bytes", "image_count", b"image_count", "index", b"index", "indexed_count", b"indexed_count", "metric", b"metric", "model", b"model", "precision", b"precision", "strict_precision", b"strict_precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1291,12 +1347,17 @@ class CreateCollectionRequest(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    STRICT_PRECISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id: `[a-z][a-z0-9_]{0,62}`."""
     description: _builtins.str
     """What it is for, at most 1,000 characters."""
     metric: _types_pb2.Metric.ValueType
     """How vectors are compared."""
+    strict_precision: _builtins.bool
+    """Refuse images and searches whose vectors are computed in another precision than the encoder has now, with
+    FAILED_PRECONDITION (PRECISION_MISMATCH). Otherwise the answers say so in `notes`.
+    """
     @_builtins.property
     def index(self) -> _types_pb2.IndexSpec:
         """The index."""
@@ -1313,10 +1374,11 @@ class CreateCollectionRequest(_message.Message):
         metric: _types_pb2.Metric.ValueType = ...,
         index: _types_pb2.IndexSpec | None = ...,
         model: _types_pb2.ModelFingerprint | None = ...,
+        strict_precision: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "description", b"description", "index", b"index", "metric", b"metric", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "description", b"description", "index", b"index", "metric", b"metric", "model", b"model", "strict_precision", b"strict_precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

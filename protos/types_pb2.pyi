@@ -207,6 +207,64 @@ class ModelFingerprint(_message.Message):
 Global___ModelFingerprint: _TypeAlias = ModelFingerprint  # noqa: Y015
 
 @_typing.final
+class ModelFidelity(_message.Message):
+    """How near an engine's vectors are to cn_clip's own, which are computed in f32: cosine similarities over texts and images
+    that are built in, of one checkpoint, in one precision, on one processor.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> Global___CosineAgreement:
+        """Of vectors of texts."""
+
+    @_builtins.property
+    def images(self) -> Global___CosineAgreement:
+        """Of vectors of images."""
+
+    def __init__(
+        self,
+        *,
+        texts: Global___CosineAgreement | None = ...,
+        images: Global___CosineAgreement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "texts", b"texts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelFidelity: _TypeAlias = ModelFidelity  # noqa: Y015
+
+@_typing.final
+class CosineAgreement(_message.Message):
+    """Cosine similarities of vectors to those that they should be. 1 is the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAST_COSINE_FIELD_NUMBER: _builtins.int
+    MEAN_COSINE_FIELD_NUMBER: _builtins.int
+    least_cosine: _builtins.float
+    """The least."""
+    mean_cosine: _builtins.float
+    """The mean."""
+    def __init__(
+        self,
+        *,
+        least_cosine: _builtins.float = ...,
+        mean_cosine: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_cosine", b"least_cosine", "mean_cosine", b"mean_cosine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CosineAgreement: _TypeAlias = CosineAgreement  # noqa: Y015
+
+@_typing.final
 class Embedding(_message.Message):
     """A vector. Vectors of the encoder have length 1 (L2 norm)."""
 

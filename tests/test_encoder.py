@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import math
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,9 +24,8 @@ from torch import Tensor
 
 from protos import types_pb2
 from services.common.embeddings import to_embedding
-from services.common.errors import InvalidField
+from services.common.errors import DeadlineExceeded, InvalidField, Overloaded
 from services.encoder import texts as texts_module
-from services.encoder.__main__ import make_engine as engine_of
 from services.encoder.activations import unfused
 from services.encoder.checkpoints import Checkpoint, find_checkpoint
 from services.encoder.cn_clip_import import image_transform, tokenize
@@ -30,6 +33,7 @@ from services.encoder.encoder import EncodedImage, Encoder
 from services.encoder.engine import Engine, unit
 from services.encoder.engine_openvino import OpenVinoEngine, can_compute
 from services.encoder.engine_torch import TorchEngine
+from services.encoder.engines import make_engine as engine_of
 from services.encoder.errors import ModelError
 from services.encoder.metrics import EncoderMetrics
 from services.encoder.module import load_module, logit_scale
@@ -37,6 +41,7 @@ from services.encoder.settings import EncoderSettings
 from services.encoder.static_shapes import Tower
 from services.encoder.towers import ImageTower
 from tests.checkpoints import save_random
+from tests.cn_clip_texts import data_code
 from tests.pictures import drawn, encoded, gallery
 from tests.test_bad_input import odd_pictures
 
@@ -208,6 +213,35 @@ def test_tokens_are_cn_clips() -> None:
         assert tokens.truncated == (tokens.count > 52)
 
 
+QUOTED = ["“红色的苹果”", "“”", "他说：“下雨了”", "“Apple” 红苹果", "一只“猫”", "生日“快乐”！", "“好”的", "‘狗’"]
+
+
+async def test_predictions_are_chinese_clips(converted: Path) -> None:
+    """Line for line: the ten best of each text, by its features and by ours, texts with curly quotes among them.
+
+    The oracle is Chinese-CLIP's own way: its data code's cleaning, tokenizer, transform and module, eager, in fp32.
+    """
+    checkpoint = find("demo")
+    images = [each for each in gallery()[::4] if "A" not in Image.open(io.BytesIO(each.data)).mode]
+    texts = [*QUOTED, *SENTENCES, *(each.attributes["captions"][0] for each in images[::8])]
+    transform, module = image_transform(checkpoint.image_resolution), load_module(checkpoint)
+    with torch.inference_mode():
+        ids = tokenize([data_code("eval")(text) for text in texts])
+        pixels = torch.stack([transform(Image.open(io.BytesIO(each.data))) for each in images])
+        wanted_texts = unit(module.encode_text(ids).numpy())
+        wanted_images = unit(torch.cat([module.encode_image(part) for part in pixels.split(64)]).numpy())
+    async with encoder_of(checkpoint, make_engine(checkpoint, "openvino", "f32", converted)) as encoder:
+        got_texts = np.array([each.vector for each in await encoder.encode_texts(texts)])
+        parts = [images[start : start + 64] for start in range(0, len(images), 64)]
+        encoded_images = [await encoder.encode_images([each.data for each in part]) for part in parts]
+    got_images = np.array([each.vector for part in encoded_images for each in part if is_image(each)])
+    assert len(got_images) == len(images) > 300
+    got = np.argsort(-(got_texts @ got_images.T), axis=1, kind="stable")[:, :10]
+    wanted = np.argsort(-(wanted_texts @ wanted_images.T), axis=1, kind="stable")[:, :10]
+    for text, line, right in zip(texts, got.tolist(), wanted.tolist(), strict=True):
+        assert line == right, text
+
+
 async def test_a_text_asked_again_is_not_computed_again(encoder: Encoder) -> None:
     first = await encoder.encode_texts(["猫", "狗", "猫"])
     again = await encoder.encode_texts(["狗", " 猫 ", "鸟"])
@@ -246,6 +280,30 @@ async def test_a_bad_picture_fails_alone(encoder: Encoder) -> None:
     good = encoded(drawn())
     results = await encoder.encode_images([good, b"no picture", good])
     assert [isinstance(result, InvalidField) for result in results] == [False, True, False]
+
+
+async def test_a_long_text_is_tokenized_off_the_loop_once_it_is_admitted() -> None:
+    engine = make_engine(find("demo"), "torch", "f32")
+    async with encoder_of(find("demo"), engine, max_texts=4, max_queue_texts=4) as encoder:
+        here = threading.get_ident()
+        seen: dict[str, int] = {}
+        original = encoder._all_tokens
+
+        def spy(texts: list[str], deadline: float = math.inf) -> list[Any]:
+            seen[texts[0][:1]] = threading.get_ident()
+            return original(texts, deadline)
+
+        encoder._all_tokens = spy  # type: ignore[method-assign, assignment]
+        [short], [long] = await asyncio.gather(encoder.encode_texts(["短"]), encoder.encode_texts(["长" * 10_000]))
+        assert seen["短"] == here != seen["长"]
+        assert (short.token_count, short.truncated) == (3, False)
+        assert (long.token_count, long.truncated) == (53, True), "counting stops one beyond the context"
+        seen.clear()
+        with encoder._texts.admitted(4), pytest.raises(Overloaded):
+            await encoder.encode_texts(["长" * 10_000])
+        assert not seen, "what is refused is not tokenized"
+        with pytest.raises(DeadlineExceeded, match="before the texts were tokenized"):
+            original(["a"] * 4, time.monotonic() - 1)
 
 
 async def test_limits_are_named(encoder: Encoder) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import structlog
 from google.protobuf import json_format
 
-from gateway.agreement import Agreement, StoredImage
+from gateway.agreement import Agreement, StoredImage, Vectors
 from gateway.clients import Clients
 from gateway.encoding import batches
 from gateway.settings import GatewaySettings
@@ -105,7 +105,7 @@ class Importer:
             StoredImage(made.image_id, data, made.attributes, made.content_sha256, revision)
             for made, (_, data), revision in zip(records, pairs, put.revisions, strict=True)
         ]
-        vectors = {made.image_id: made.embedding for made in records}
+        vectors = Vectors({made.image_id: made.embedding for made in records})
         agreement = Agreement(self._clients, self._limits, collection.collection, collection.creation_id)
         errors = await agreement.write(images, {Fingerprint.from_message(collection.model): vectors})
         for error in errors.values():

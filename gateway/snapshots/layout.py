@@ -84,6 +84,9 @@ def settings(collection: retriever_pb2.VectorCollection) -> dict[str, Any]:
         "index": json_format.MessageToDict(collection.index, preserving_proto_field_name=True),
         "description": collection.description,
         "create_time": collection.create_time.ToJsonString(),
+        "precision": collection.precision,
+        "strict_precision": collection.strict_precision,
+        "fidelity": json_format.MessageToDict(collection.fidelity, preserving_proto_field_name=True),
     }
 
 
@@ -98,6 +101,9 @@ def creation(collection: str, found: Any) -> retriever_pb2.CreateVectorCollectio
             metric=types_pb2.Metric.Value(found["metric"]),
             index=json_format.ParseDict(found["index"], types_pb2.IndexSpec()),
             description=found["description"],
+            precision=found.get("precision", ""),
+            strict_precision=found.get("strict_precision", False),
+            fidelity=json_format.ParseDict(found.get("fidelity", {}), types_pb2.ModelFidelity()),
         )
     except (KeyError, TypeError, ValueError, json_format.ParseError) as error:
         raise InvalidField("part.chunk", f"{SETTINGS} is damaged: {error}") from error

@@ -11,6 +11,7 @@
       CollectionExists        ALREADY_EXISTS       COLLECTION_EXISTS
       ImageExists             ALREADY_EXISTS       IMAGE_EXISTS
       ModelMismatch           FAILED_PRECONDITION  MODEL_MISMATCH
+      PrecisionMismatch       FAILED_PRECONDITION  PRECISION_MISMATCH
       WriteUnderWay           FAILED_PRECONDITION  WRITE_UNDER_WAY
       NotBuiltYet             UNIMPLEMENTED        UNSUPPORTED
       Overloaded              UNAVAILABLE          OVERLOADED
@@ -177,6 +178,20 @@ class ModelMismatch(WentuError):
         super().__init__(
             f"collection {collection!r} was built with {collection_model}, and this is {request_model}",
             metadata={"collection_model": collection_model, "request_model": request_model},
+        )
+
+
+class PrecisionMismatch(WentuError):
+    """A strict collection meets vectors that were computed in another precision than its own."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "PRECISION_MISMATCH"
+
+    def __init__(self, collection: str, collection_precision: str, request_precision: str) -> None:
+        super().__init__(
+            f"collection {collection!r} takes vectors in {collection_precision} alone, and these are in "
+            f"{request_precision}: start the encoder with --precision {collection_precision}",
+            metadata={"collection_precision": collection_precision, "request_precision": request_precision},
         )
 
 

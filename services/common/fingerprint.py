@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from protos import types_pb2
@@ -11,11 +11,23 @@ from services.common.errors import InvalidField
 
 MAX_DIM = 32_768
 MAX_NAME_CHARS = 200
+# Each version of the preprocessing, with the first one that makes the same vectors of images. Only those are stored,
+# so a collection stays usable if texts alone are prepared in another way.
+IMAGES_AS_OF = {1: 1, 2: 1}
+
+PRECISIONS = ("f32", "bf16", "f16")
+
+
+def check_precision(value: str, field: str = "precision") -> str:
+    """Empty passes too: unknown."""
+    if value and value not in PRECISIONS:
+        raise InvalidField(field, f"must be one of {', '.join(PRECISIONS)}, got {value[:80]!r}")
+    return value
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Vectors of different fingerprints cannot be compared: a dimension alone does not tell models apart."""
+    """What made a vector: a dimension alone does not tell models apart."""
 
     name: str
     dim: int
@@ -26,6 +38,17 @@ class Fingerprint:
         return (
             f"{self.name} (dim {self.dim}, checkpoint {self.checkpoint_sha256[:12]}, "
             f"preprocessing {self.preprocessing_version})"
+        )
+
+    @property
+    def images_version(self) -> int:
+        """The first version of the preprocessing that makes the same vectors of images."""
+        return IMAGES_AS_OF.get(self.preprocessing_version, self.preprocessing_version)
+
+    def fits(self, other: Fingerprint) -> bool:
+        """Whether both make the same vectors of images, so that vectors of the one can be compared with the other's."""
+        return replace(self, preprocessing_version=self.images_version) == replace(
+            other, preprocessing_version=other.images_version
         )
 
     def to_message(self) -> types_pb2.ModelFingerprint:

@@ -6,11 +6,14 @@ Needs Pillow, which the rooms that use this module install.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
@@ -20,6 +23,9 @@ from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
 WHITE = (255, 255, 255, 255)
+MAX_16_BITS = 65_535
+# The least brightest value of floats that are taken for 0..255.
+LEAST_BRIGHT = 16
 # The limit is an argument and is checked below; Pillow's own would warn first.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()  # registers all formats: naming one that is not yet registered is an error
@@ -66,14 +72,35 @@ def open_picture(data: bytes, *, max_bytes: int, max_pixels: int, field: str) ->
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any mode: transparency on white, 16 bits scaled to 8, the first frame of an animation."""
+    """RGB of any mode: transparency on white, deeper values scaled to 8 bits, the first frame of an animation.
+
+    Raises ValueError for values of no known range.
+    """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image.copy()
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float32)
-        scale = 257.0 if image.mode != "F" and values.max(initial=0) > 255 else 1.0
-        return Image.fromarray(np.clip(values / scale, 0, 255).round().astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        scaled = values.astype(np.float32) / np.float32(_step(values))
+        return Image.fromarray(np.round(scaled, out=scaled).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _step(values: npt.NDArray[Any]) -> float:
+    """The 255th part of the range that the values of one channel are in: 0..1, 0..255 or 0..65535.
+
+    Raises ValueError for those that are in none of them, and for floats between the first two: what is a little over 1
+    may be a highlight or nearly black, and a wrong guess would be stored without anybody noticing.
+    """
+    least, most = float(values.min()), float(values.max())
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise ValueError("it has values that are not finite numbers")
+    if least < 0 or most > MAX_16_BITS:
+        raise ValueError(f"its values go from {least:g} to {most:g}: known are 0 to 1, 0 to 255 and 0 to {MAX_16_BITS}")
+    if values.dtype.kind == "f" and most <= 1:
+        return 1 / 255
+    if values.dtype.kind == "f" and most < LEAST_BRIGHT:
+        raise ValueError(f"its values go up to {most:g}, which is neither of 0 to 1 nor of 0 to 255")
+    return 1.0 if most <= 255 else MAX_16_BITS / 255

@@ -16,8 +16,9 @@ from services.encoder.errors import ModelError
 DEMO_FOLDER = Path(__file__).parent / "demo_model"
 CHECKPOINT_NAME = "model.pt"
 CONFIG_NAME = "config.json"
-# To be raised with every change to how texts or pictures are prepared.
-PREPROCESSING_VERSION = 1
+# To be raised with every change to how texts or images are prepared, and then entered in IMAGES_AS_OF of
+# services/common/fingerprint.py. 2: texts are cleaned as cn_clip's data code does it.
+PREPROCESSING_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import openvino as ov
 import structlog
 
 from services.encoder.checkpoints import Checkpoint
+from services.encoder.references import reference_of
 
 log = structlog.get_logger()
 
@@ -26,24 +27,23 @@ def towers(core: ov.Core, checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model
     """
     # Whatever changes the converted towers is in their names.
     version = ov.get_version().split("-")[0]
-    name = (
-        f"{checkpoint.fingerprint.checkpoint_sha256}-{checkpoint.fingerprint.preprocessing_version}-openvino-{version}"
-    )
+    model = checkpoint.fingerprint
+    name = f"{model.checkpoint_sha256}-{model.images_version}-openvino-{version}"
     paths = [cache / f"{name}-{tower}.xml" for tower in ("texts", "images")]
     with contextlib.suppress(RuntimeError, OSError):
         if all(path.exists() for path in paths):
             texts, images = (core.read_model(path, path.with_suffix(".bin")) for path in paths)
             return texts, images, float(texts.get_rt_info(_LOGIT_SCALE).value)
-    log.info("converting", model=checkpoint.fingerprint.name)
-    texts, images, scale = _converted(checkpoint)
+    log.info("converting", model=model.name)
+    texts, images, scale = _converted(checkpoint, cache)
     texts.set_rt_info(repr(scale), _LOGIT_SCALE)  # as text: a number is kept with few digits
     with contextlib.suppress(RuntimeError, OSError):
-        for model, path in zip((texts, images), paths, strict=True):
-            _save(model, path)
+        for tower, path in zip((texts, images), paths, strict=True):
+            _save(tower, path)
     return texts, images, scale
 
 
-def _converted(checkpoint: Checkpoint) -> tuple[ov.Model, ov.Model, float]:
+def _converted(checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model, ov.Model, float]:
     import torch
 
     from services.encoder.module import load_module, logit_scale
@@ -59,6 +59,7 @@ def _converted(checkpoint: Checkpoint) -> tuple[ov.Model, ov.Model, float]:
         return model
 
     module = load_module(checkpoint)
+    reference_of(checkpoint, cache, module)  # kept for later starts, which have no module
     side = checkpoint.image_resolution
     texts = convert(TextTower(module), torch.ones((2, 7), dtype=torch.int64), [-1, -1])
     images = convert(ImageTower(module), torch.zeros((2, 3, side, side), dtype=torch.uint8), [-1, 3, side, side])

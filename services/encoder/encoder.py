@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from services.common.errors import InvalidField
+from services.common.calls import seconds_left
+from services.common.errors import DeadlineExceeded, InvalidField
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_count
+from services.common.work import Workers
 from services.encoder.batcher import Batcher, Vector
 from services.encoder.checkpoints import Checkpoint
 from services.encoder.decoders import Decoders
 from services.encoder.engine import Engine
+from services.encoder.fidelity import Fidelity
 from services.encoder.metrics import EncoderMetrics
 from services.encoder.pictures import Picture
 from services.encoder.settings import EncoderSettings
@@ -26,11 +31,13 @@ from services.encoder.texts import CONTEXT_LENGTH, LENGTHS, Tokens, batch_key, p
 # How long a computed batch speaks for its tower. Asking an idle one costs a text or a picture.
 TEXTS_FRESH_SECONDS = 2.0
 IMAGES_FRESH_SECONDS = 30.0
+# Characters of a call that are tokenized on the event loop: about a millisecond's work at most.
+MAX_CHARS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """`vector` [dim], of length 1."""
+    """`vector` [dim], of length 1. `token_count`: as `count` of Tokens."""
 
     vector: Vector
     token_count: int
@@ -58,15 +65,23 @@ class Encoder:
     """Texts and pictures to unit vectors. Must be made inside a running event loop."""
 
     def __init__(
-        self, checkpoint: Checkpoint, engine: Engine, settings: EncoderSettings, metrics: EncoderMetrics
+        self,
+        checkpoint: Checkpoint,
+        engine: Engine,
+        settings: EncoderSettings,
+        metrics: EncoderMetrics,
+        fidelity: Fidelity | None = None,
     ) -> None:
+        """`fidelity` of the engine, if it was measured."""
         self.fingerprint: Fingerprint = checkpoint.fingerprint
         self.engine = engine
+        self.fidelity = fidelity
         self.image_resolution = checkpoint.image_resolution
         self.settings = settings
         self.metrics = metrics
         # By the exact tokens, which are all that the model sees of a text.
         self._cache: LRUCache[tuple[int, ...], Vector] = LRUCache(settings.text_cache)
+        self._tokenizers = Workers(1, "tokenize")
         self._decoders = Decoders(settings, self.image_resolution, metrics)
         self._texts: Batcher[tuple[int, ...]] = Batcher(
             "texts",
@@ -88,7 +103,7 @@ class Encoder:
     async def encode_texts(self, texts: Sequence[str]) -> list[EncodedText]:
         """One result a text, in order. Raises InvalidField for the first text that cannot be encoded, Overloaded."""
         check_count(texts, "texts", self.settings.max_texts)
-        tokens = [self._tokens(text, f"texts[{place}]") for place, text in enumerate(texts)]
+        tokens = await self._tokenized(list(texts))
         vectors = {each.ids: self._cache.get(each.ids) for each in tokens}
         missing = [ids for ids, vector in vectors.items() if vector is None]
         self.metrics.cached.labels("hit").inc(len(tokens) - len(missing))
@@ -141,10 +156,29 @@ class Encoder:
     async def close(self) -> None:
         await self._texts.close()
         await self._images.close()
+        self._tokenizers.close()
         self._decoders.close()
 
     def _blank(self) -> npt.NDArray[np.uint8]:
         return np.zeros((3, self.image_resolution, self.image_resolution), dtype=np.uint8)
+
+    async def _tokenized(self, texts: Sequence[str]) -> list[Tokens]:
+        """Short texts at once: it takes less than a thread would. Others in a thread, once there is room for them."""
+        if sum(map(len, texts)) <= MAX_CHARS_AT_ONCE:
+            return self._all_tokens(texts)
+        left = seconds_left()
+        deadline = math.inf if left is None else time.monotonic() + left
+        with self._texts.admitted(len(texts)):
+            return await self._tokenizers.run(self._all_tokens, texts, deadline)
+
+    def _all_tokens(self, texts: Sequence[str], deadline: float = math.inf) -> list[Tokens]:
+        found = []
+        for place, text in enumerate(texts):
+            if time.monotonic() > deadline:
+                self.metrics.dropped.labels("texts", "expired").inc(len(texts))
+                raise DeadlineExceeded("the deadline passed before the texts were tokenized")
+            found.append(self._tokens(text, f"texts[{place}]"))
+        return found
 
     def _tokens(self, text: str, field: str) -> Tokens:
         return tokenize_text(text, max_chars=self.settings.max_text_chars, field=field)

@@ -37,17 +37,15 @@ class OpenVinoEngine:
     image_batch = 8
 
     def __init__(self, checkpoint: Checkpoint, precision: str, threads: int, cache: Path) -> None:
-        """`precision`: f32, bf16, f16, or auto for the faster of f32 and bf16 here. `cache`: keeps converted towers.
+        """`precision`: f32, bf16 or f16. `cache`: keeps converted towers.
 
         Raises ModelError for a precision that the processor does not compute in: OpenVINO would imitate it, slower than
         f32, with vectors that depend on who shares the batch.
         """
         core = ov.Core()
-        if precision != "auto" and not can_compute(core, precision):
+        if not can_compute(core, precision):
             raise ModelError(f"precision {precision}: this processor does not compute in it; take auto or f32")
         texts, images, self.logit_scale = towers(core, checkpoint, cache)
-        if precision == "auto":
-            precision = faster_precision(core, threads)
         self.precision = precision
         if precision == "f32":
             texts, images = unfused(texts), unfused(images)
@@ -66,14 +64,15 @@ def can_compute(core: ov.Core, precision: str) -> bool:
     return _CAPABILITIES[precision] in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def faster_precision(core: ov.Core, threads: int) -> str:
-    """bf16 where this processor multiplies matrices clearly faster in it than in f32, measured here and now.
+def fastest_precisions(threads: int) -> tuple[str, ...]:
+    """bf16 before f32 if this processor multiplies matrices clearly faster in it, as measured here; else f32 alone.
 
     What a processor says of itself does not decide it: with AMX bf16 is several times faster, with AVX512-BF16 alone it
     can be slower. The models' time is in their matrix products.
     """
+    core = ov.Core()
     if not can_compute(core, "bf16"):
-        return "f32"
+        return ("f32",)
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((256, 1024), dtype=np.float32)
     parameter = ops.parameter([256, 1024], ov.Type.f32)
@@ -88,7 +87,7 @@ def faster_precision(core: ov.Core, threads: int) -> str:
             seconds[precision] = min(seconds[precision], time.perf_counter() - started)
     gain = seconds["f32"] / seconds["bf16"]
     log.info("precision", bf16_gain=round(gain, 2))
-    return "bf16" if gain >= LEAST_GAIN else "f32"
+    return ("bf16", "f32") if gain >= LEAST_GAIN else ("f32",)
 
 
 def _compiled(core: ov.Core, model: ov.Model, precision: str, threads: int) -> Any:

@@ -35,11 +35,15 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             )
             for text in encoded
         ]
-        return pb.EncodeTextsResponse(results=results, model=self._model)
+        return pb.EncodeTextsResponse(results=results, model=self._model, precision=self._encoder.engine.precision)
 
     async def EncodeImages(self, request: pb.EncodeImagesRequest, context: Context) -> pb.EncodeImagesResponse:
         encoded = await self._encoder.encode_images(request.images)
-        return pb.EncodeImagesResponse(results=[image_message(each) for each in encoded], model=self._model)
+        return pb.EncodeImagesResponse(
+            results=[image_message(each) for each in encoded],
+            model=self._model,
+            precision=self._encoder.engine.precision,
+        )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         return model_message(self._encoder)
@@ -81,4 +85,5 @@ def model_message(encoder: Encoder) -> pb.GetModelResponse:
             max_image_pixels=settings.max_image_pixels,
         ),
         version=__version__,
+        fidelity=encoder.fidelity.to_message() if encoder.fidelity else None,
     )

@@ -31,7 +31,8 @@ class EncoderSettings(ServerSettings):
     )
     model_cache: Path = Field(Path("~/.cache/clip"), description="folder for checkpoints that cn_clip downloads")
     compiled_cache: Path = Field(
-        Path("~/.cache/wentu"), description="folder for models converted for OpenVINO: the next start is faster"
+        Path("~/.cache/wentu"),
+        description="folder for models converted for OpenVINO and for reference vectors: the next start is faster",
     )
     hub: Hub = Field("huggingface", description="where cn_clip downloads from: huggingface, modelscope")
     engine: Literal["auto", "torch", "openvino"] = Field(
@@ -40,8 +41,9 @@ class EncoderSettings(ServerSettings):
     device: str = Field("auto", description="for torch: cpu, cuda, cuda:1; auto takes a CUDA device where there is one")
     precision: Literal["auto", "f32", "bf16", "f16"] = Field(
         "auto",
-        description="auto: f16 on CUDA; on a CPU the faster of bf16 and f32, measured at the start. bf16 and f16 on a "
-        "CPU: with openvino, where the processor has them",
+        description="auto: f16 on CUDA, on a CPU the faster of bf16 and f32, measured at the start; but f32 if the "
+        "vectors of this checkpoint come out too far from those of f32 (cosine below 0.999). bf16 and f16 on a CPU: "
+        "with openvino, if the processor has them",
     )
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that compute and, as many again, that decode")
     max_texts: int = Field(256, ge=1, le=4096, description="texts of one call")

@@ -1,17 +1,15 @@
-"""From a text to the token ids that the model sees: cn_clip's own tokenizer and cut."""
+"""From a text to the token ids that the model sees: cn_clip's own tokens and cut."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from services.common.errors import InvalidField
-from services.encoder.checkpoints import cn_clip_folder
 from services.encoder.engine import Ids
+from services.encoder.tokenizer import Tokenizer
 
 CONTEXT_LENGTH = 52  # cn_clip/clip/utils.py: "all baseline models use 52 as the context length"
 # Texts are padded to the next of these.
@@ -20,26 +18,14 @@ LENGTH_STEP = 4
 BATCH_SPAN = 8
 LENGTHS = tuple(range(LENGTH_STEP, CONTEXT_LENGTH + 1, LENGTH_STEP))
 
-
-def _tokenizer() -> Any:
-    """cn_clip's, from its one file: importing cn_clip takes torch, which an encoder on OpenVINO can do without."""
-    path = cn_clip_folder() / "bert_tokenizer.py"
-    spec = importlib.util.spec_from_file_location("wentu_cn_clip_tokenizer", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.FullTokenizer()
-
-
-_TOKENIZER = _tokenizer()
-_CLS = _TOKENIZER.vocab["[CLS]"]
-_SEP = _TOKENIZER.vocab["[SEP]"]
+_TOKENIZER = Tokenizer()
+_CLS = _TOKENIZER.vocabulary["[CLS]"]
+_SEP = _TOKENIZER.vocabulary["[SEP]"]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """`ids`: [CLS], at most 50 tokens, [SEP]. `count`: as many as there were before the cut."""
+    """`ids`: [CLS], at most 50 tokens, [SEP]. `count`: as many as there were before the cut, at most 53."""
 
     ids: tuple[int, ...]
     count: int
@@ -50,10 +36,13 @@ class Tokens:
 
 
 def tokenize_text(text: str, *, max_chars: int, field: str) -> Tokens:
-    """Tokens of one text, the same as cn_clip's `tokenize` gives. Raises InvalidField, naming `field`."""
+    """Tokens of one text, as cn_clip's `_preprocess_text` and `tokenize` give them, in time that the limit bounds.
+
+    Raises InvalidField, naming `field`.
+    """
     if len(text) > max_chars:
         raise InvalidField(field, f"has {len(text):,} characters; the limit is {max_chars:,}")
-    inner = _TOKENIZER.convert_tokens_to_ids(_TOKENIZER.tokenize(text))
+    inner = _TOKENIZER.ids(text, CONTEXT_LENGTH - 1)  # one more than fits tells that there are more
     if not inner:
         raise InvalidField(field, "must hold a word")
     return Tokens((_CLS, *inner[: CONTEXT_LENGTH - 2], _SEP), len(inner) + 2)

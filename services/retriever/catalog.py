@@ -24,7 +24,7 @@ from services.common.calls import incoming, request_id
 from services.common.errors import CollectionExists, CollectionNotFound, DependencyUnavailable, ModelMismatch
 from services.common.fingerprint import Fingerprint
 from services.retriever.backend import NoSuchCollection, NotLoaded, VectorBackend
-from services.retriever.records import Index, VectorCollection
+from services.retriever.records import UNKNOWN, Index, Precision, VectorCollection
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -86,16 +86,19 @@ class Catalog:
                 found.append(await self._with_next(await self._current(each), names))
         return found, ids[size - 1] if len(ids) > size else ""
 
-    async def guarded(self, collection: str, model: Fingerprint, writing: bool = False) -> VectorCollection:
+    async def guarded(
+        self, collection: str, model: Fingerprint, writing: bool = False, precision: str = ""
+    ) -> VectorCollection:
         """The generation whose vectors `model` makes; only the current one, unless for `writing`.
 
-        Raises CollectionNotFound, ModelMismatch.
+        Raises CollectionNotFound, ModelMismatch; PrecisionMismatch if the collection is strict and the vectors are of
+        another `precision`.
         """
         for read in (self.get, self.fresh):  # it may have been re-embedded a moment ago
             found = await read(collection)
             for each in found.generations if writing else (found,):
-                if each.model == model:
-                    return each
+                if each.model.fits(model):
+                    return each.checked(precision)
         raise ModelMismatch(collection, str(found.model), str(model))
 
     async def create(self, wanted: VectorCollection) -> VectorCollection:
@@ -106,13 +109,15 @@ class Catalog:
         """What there was. The alias goes first: from then on nobody finds the collection."""
         return await self._changing(collection, lambda: self._drop(collection))
 
-    async def begin_rebuild(self, collection: str, model: Fingerprint, index: Index | None) -> VectorCollection:
+    async def begin_rebuild(
+        self, collection: str, model: Fingerprint, index: Index | None, precision: Precision = UNKNOWN
+    ) -> VectorCollection:
         """With an empty next generation for `model`, or with the one that was begun before and is not committed.
 
         Returns once every retriever knows of it.
         """
-        found = await self._changing(collection, lambda: self._begin(collection, model, index))
-        if found.model != model:
+        found = await self._changing(collection, lambda: self._begin(collection, model, index, precision))
+        if not found.model.fits(model):
             await asyncio.sleep(SETTLED_SECONDS)
         return found
 
@@ -202,13 +207,22 @@ class Catalog:
         await self._drop_abandoned(collection)
         return found
 
-    async def _begin(self, collection: str, model: Fingerprint, index: Index | None) -> VectorCollection:
+    async def _begin(
+        self, collection: str, model: Fingerprint, index: Index | None, precision: Precision
+    ) -> VectorCollection:
         found = await self.fresh(collection)
-        if model in [each.model for each in found.generations]:
+        if any(each.model.fits(model) for each in found.generations):
             return found
         await self._drop_generations(found, found.precedes)
         await self._make(
-            replace(found, model=model, index=index or found.index, generation=found.generation + 1, rebuild=None)
+            replace(
+                found,
+                model=model,
+                precision=replace(precision, strict=found.precision.strict),
+                index=index or found.index,
+                generation=found.generation + 1,
+                rebuild=None,
+            )
         )
         return await self.fresh(collection)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from services.common.errors import PrecisionMismatch
 from services.common.fingerprint import Fingerprint
 
 Vector = npt.NDArray[np.float32]
@@ -48,6 +49,25 @@ def new_creation_id() -> str:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """Of a collection's vectors: f32, bf16 or f16, or empty if nobody said. `strict`: vectors of another are refused.
+
+    `fidelity`: cosines to vectors in f32, as the encoder measured them: least and mean, of texts and of images.
+    """
+
+    name: str = ""
+    strict: bool = False
+    fidelity: dict[str, Any] = field(default_factory=dict)
+
+    def differs(self, other: str) -> bool:
+        """Whether vectors are known to be of another precision."""
+        return bool(self.name and other) and self.name != other
+
+
+UNKNOWN = Precision()
+
+
+@dataclass(frozen=True)
 class VectorCollection:
     """A generation of a collection: its settings, kept with Milvus's own collection of the name `physical`.
 
@@ -65,6 +85,7 @@ class VectorCollection:
     physical: str = ""
     rebuild: VectorCollection | None = None
     creation_id: str = field(default_factory=new_creation_id)
+    precision: Precision = UNKNOWN
 
     @property
     def generations(self) -> tuple[VectorCollection, ...]:
@@ -79,6 +100,12 @@ class VectorCollection:
         """Whether this is an earlier generation than `other`."""
         return self.generation < other.generation
 
+    def checked(self, precision: str) -> VectorCollection:
+        """Itself. Raises PrecisionMismatch if it is strict and vectors in `precision` are not like its own."""
+        if self.precision.strict and self.precision.differs(precision):
+            raise PrecisionMismatch(self.id, self.precision.name, precision)
+        return self
+
     def to_json(self) -> dict[str, Any]:
         return {
             "version": 1,
@@ -89,6 +116,7 @@ class VectorCollection:
             "create_time": self.create_time,
             "generation": self.generation,
             "creation_id": self.creation_id,
+            "precision": asdict(self.precision),
         }
 
     @classmethod
@@ -104,6 +132,7 @@ class VectorCollection:
             physical=physical,
             # Those made before there were creation ids were created once.
             creation_id=value.get("creation_id", collection),
+            precision=Precision(**value.get("precision", {})),
         )
 
 

@@ -15,7 +15,7 @@ from protos import retriever_pb2_grpc, types_pb2
 from services.common import __version__
 from services.common.attributes import check_attributes
 from services.common.errors import CollectionNotFound, InvalidField
-from services.common.fingerprint import MAX_DIM, Fingerprint
+from services.common.fingerprint import MAX_DIM, Fingerprint, check_precision
 from services.common.ids import (
     check_collection,
     check_count,
@@ -32,7 +32,16 @@ from services.common.interceptors import Context
 from services.common.pages import fitting
 from services.common.work import aside
 from services.retriever.filters.conditions import Condition, read_filter
-from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector, VectorCollection
+from services.retriever.records import (
+    Consistency,
+    Hit,
+    Index,
+    Metric,
+    Precision,
+    Record,
+    Vector,
+    VectorCollection,
+)
 from services.retriever.store import Search, VectorStore
 
 NAME = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
@@ -88,6 +97,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             metric=METRICS[request.metric],
             index=self._index(request.index),
             description=request.description,
+            precision=_precision(request),
         )
         return pb.CreateVectorCollectionResponse(collection=_collection(await self._store.catalog.create(wanted)))
 
@@ -124,8 +134,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         records = await aside(request.ByteSize(), _to_records, request)
         check_distinct([record.image_id for record in records], "records.image_id")
         model = Fingerprint.from_message(request.model)
+        precision = check_precision(request.precision)
         await self._check_creation(check_collection(request.collection), request.creation_id)
-        found = await self._store.upsert(request.collection, model, records)
+        found = await self._store.upsert(request.collection, model, records, precision)
         return pb.UpsertVectorsResponse(
             rebuild_model=found.rebuild.model.to_message() if found.rebuild else None, creation_id=found.creation_id
         )
@@ -150,12 +161,15 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 exact=request.exact,
                 with_vectors=request.include_embeddings,
                 consistency=_consistency(request.consistency),
+                precision=check_precision(request.precision),
             ),
         )
+        searched = await self._store.catalog.get(request.collection)
         least = request.min_score if request.HasField("min_score") else -math.inf
         return pb.SearchVectorsResponse(
             results=[pb.VectorHits(hits=[_hit(hit) for hit in hits if hit.score >= least]) for hits in results],
-            creation_id=await self._creation_id(request.collection),
+            creation_id=searched.creation_id,
+            precision=searched.precision.name,
         )
 
     async def GetVectors(self, request: pb.GetVectorsRequest, context: Context) -> pb.GetVectorsResponse:
@@ -199,6 +213,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             check_collection(request.collection),
             Fingerprint.from_message(request.model),
             self._index(request.index) if request.HasField("index") else None,
+            _precision(request),
         )
         return pb.BeginRebuildResponse(collection=_collection(found))
 
@@ -280,6 +295,14 @@ def _consistency(value: types_pb2.Consistency.ValueType) -> Consistency:
     return CONSISTENCIES[value]
 
 
+def _precision(message: pb.CreateVectorCollectionRequest | pb.BeginRebuildRequest) -> Precision:
+    return Precision(
+        check_precision(message.precision),
+        isinstance(message, pb.CreateVectorCollectionRequest) and message.strict_precision,
+        json_format.MessageToDict(message.fidelity, preserving_proto_field_name=True),
+    )
+
+
 def _collection(found: VectorCollection) -> pb.VectorCollection:
     create_time = timestamp_pb2.Timestamp()
     create_time.FromMilliseconds(round(found.create_time * 1000))
@@ -295,6 +318,11 @@ def _collection(found: VectorCollection) -> pb.VectorCollection:
         description=found.description,
         creation_id=found.creation_id,
         rebuild_model=found.rebuild.model.to_message() if found.rebuild else None,
+        precision=found.precision.name,
+        strict_precision=found.precision.strict,
+        fidelity=json_format.ParseDict(found.precision.fidelity, types_pb2.ModelFidelity())
+        if found.precision.fidelity
+        else None,
     )
 
 

@@ -46,6 +46,7 @@ class Search:
     exact: bool = False
     with_vectors: bool = False
     consistency: Consistency = Consistency.BOUNDED
+    precision: str = ""
 
 
 def looking_again(
@@ -95,16 +96,18 @@ class VectorStore:
         """How many vectors the index holds; the rest is in memory, or on its way into it."""
         return int(await self.catalog.on(found, self._backend.indexed))
 
-    async def upsert(self, collection: str, model: Fingerprint, records: Sequence[Record]) -> VectorCollection:
+    async def upsert(
+        self, collection: str, model: Fingerprint, records: Sequence[Record], precision: str = ""
+    ) -> VectorCollection:
         """Adds or replaces; the collection as it is after that, which may have a generation more to write to.
 
-        Raises CollectionNotFound, ModelMismatch, InvalidField.
+        Raises CollectionNotFound, ModelMismatch, PrecisionMismatch, InvalidField.
         """
         rows = []
         for place, each in enumerate(records):
             rows.append(row(each, _checked(each.vector, model.dim, f"records[{place}].embedding"), model))
         while True:
-            written = await self.catalog.guarded(collection, model, writing=True)
+            written = await self.catalog.guarded(collection, model, writing=True, precision=precision)
             try:
                 await self.catalog.on(written, self._backend.upsert, rows)
             except GenerationGone:
@@ -177,9 +180,9 @@ class VectorStore:
     async def search(self, collection: str, model: Fingerprint, wanted: Search) -> list[list[Hit]]:
         """The hits of each query, best first, ties by id.
 
-        Raises CollectionNotFound, ModelMismatch, InvalidField.
+        Raises CollectionNotFound, ModelMismatch, PrecisionMismatch, InvalidField.
         """
-        found = await self.catalog.guarded(collection, model)
+        found = await self.catalog.guarded(collection, model, precision=wanted.precision)
         vectors = [_checked(query, model.dim, f"queries[{place}]") for place, query in enumerate(wanted.queries)]
         if wanted.exact and found.index.type != "FLAT":
             return await self._scan(found, vectors, wanted)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +233,8 @@ async def test_what_a_killed_creation_left_is_dropped_at_the_start_and_with_its_
     await catalog.remove_abandoned()
     assert await backend.collections() == ["a_G00000001"], "a young one may be another retriever's, right now"
     made = VectorCollection("a", MODEL, Metric.INNER_PRODUCT, Index("FLAT"), create_time=time.time() + 1)
-    for change in (lambda: catalog.create(made), lambda: catalog.drop("a"), lambda: catalog.drop("a")):
+    changes: list[Callable[[], Awaitable[Any]]] = [lambda: catalog.create(made), *[lambda: catalog.drop("a")] * 2]
+    for change in changes:
         await left("a_G00000002", old)
         await change()
         assert "a_G00000002" not in await backend.collections()

@@ -9,11 +9,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gateway import reconciling
 from gateway.importing import Importer
 from gateway.libraries import Libraries
+from gateway.metrics import GatewayMetrics
 from gateway.pictures import Pictures
+from gateway.precision import PrecisionNotes
 from gateway.reconciling import Reconciler
 from gateway.reembedding import Reembedder
 from gateway.settings import GatewaySettings
@@ -26,6 +29,7 @@ from tests.unit.worlds import NEW, FakeClients, Generation, World, embedding
 # Of each kind. The long form takes 20,000.
 RUNS = int(os.environ.get("WENTU_TEST_INTERLEAVINGS", "600"))
 SETTINGS = GatewaySettings()
+NOTES = PrecisionNotes(GatewayMetrics(CollectorRegistry()))
 IDS = ("a", "b")
 Work = Coroutine[Any, Any, Any]
 
@@ -45,7 +49,7 @@ async def add(clients: FakeClients, image_ids: Sequence[str], content: str) -> N
     """As AddImage does it. Raises what it refuses."""
 
     async def once(creation_id: str) -> None:
-        importer = Importer(clients, SETTINGS, "c", creation_id, types_pb2.IF_EXISTS_REPLACE)
+        importer = Importer(clients, SETTINGS, "c", creation_id, types_pb2.IF_EXISTS_REPLACE, NOTES)
         for outcome in await importer.add([upload(image_id, content) for image_id in image_ids]):
             if outcome.error is not None:
                 raise outcome.error
@@ -57,7 +61,7 @@ async def stream(clients: FakeClients, batches: int, content: str) -> list[str]:
     """As AddImages does it; the ids that were acknowledged. They carry the creation that they were meant for."""
     found = await clients.known_collection("c", fresh=True)
     content = f"{found.creation_id} {content}"
-    importer = Importer(clients, SETTINGS, "c", found.creation_id, types_pb2.IF_EXISTS_REPLACE)
+    importer = Importer(clients, SETTINGS, "c", found.creation_id, types_pb2.IF_EXISTS_REPLACE, NOTES)
     done = []
     for number in range(batches):
         uploads = [upload(f"{content} {number}", content), upload(f"{content} {number} twin", content)]

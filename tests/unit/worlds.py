@@ -191,12 +191,12 @@ class FakeClients(Clients):
         await Step()
         return answer
 
-    async def begin_rebuild(self, collection: str, model: types_pb2.ModelFingerprint) -> retriever_pb2.VectorCollection:
+    async def begin_rebuild(self, request: retriever_pb2.BeginRebuildRequest) -> retriever_pb2.VectorCollection:
         await Step()
-        found = self.world.collection(collection)
+        found, model = self.world.collection(request.collection), request.model
         if found.current.model != model and (found.rebuild is None or found.rebuild.model != model):
             found.rebuild = Generation(model)
-        message = _message(collection, found)
+        message = _message(request.collection, found)
         await Step()
         return message
 

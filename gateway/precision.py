@@ -1,0 +1,45 @@
+"""Vectors of one model in different precisions can be compared, and their scores differ a little: callers are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from gateway.metrics import GatewayMetrics
+from protos import retriever_pb2
+from protos import search_pb2 as pb
+from services.common.errors import PrecisionMismatch, WentuError
+
+Operation = Literal["search", "import"]
+
+
+class PrecisionNotes:
+    """Compares the precision of new vectors with a collection's; counts and tells callers where they differ."""
+
+    def __init__(self, metrics: GatewayMetrics) -> None:
+        self._mismatches = metrics.precision_mismatches
+
+    def of(self, collection_precision: str, precision: str, operation: Operation) -> list[pb.Note.ValueType]:
+        """The notes on one search or one image; none if the two are the same, or if one of them is unknown."""
+        if not collection_precision or not precision or collection_precision == precision:
+            return []
+        self._mismatches.labels(operation).inc()
+        return [pb.NOTE_PRECISION_MISMATCH]
+
+    @contextmanager
+    def counting(self, operation: Operation, count: int = 1) -> Iterator[None]:
+        """Counts what a strict collection refuses in the block: one search, or so many images."""
+        try:
+            yield
+        except WentuError as error:
+            if error.reason == PrecisionMismatch.reason:
+                self._mismatches.labels(operation).inc(count)
+            raise
+
+
+def check_strict(collection: retriever_pb2.VectorCollection, precision: str) -> None:
+    """Raises PrecisionMismatch if the collection refuses vectors in `precision`. Empty is unknown, and passes."""
+    own = collection.precision
+    if collection.strict_precision and own and precision and own != precision:
+        raise PrecisionMismatch(collection.collection, own, precision)
