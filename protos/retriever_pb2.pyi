@@ -412,7 +412,7 @@ class DeleteVectorsRequest(_message.Message):
     """Only from the rebuild under way; from what serves and the rebuild otherwise."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     def __init__(
         self,
@@ -625,7 +625,7 @@ class GetVectorsRequest(_message.Message):
     """Read what the rebuild under way has, not what serves."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     def __init__(
         self,

@@ -1,0 +1,142 @@
+"""Bytes that a process may hold at once for one purpose. Who wants more waits its turn, or is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from services.common.errors import DeadlineExceeded, Overloaded
+
+# When to come again: about as long as a large answer or image takes.
+RETRY_SECONDS = 0.5
+
+
+class ByteBudget:
+    """First come, first served, for threads and for the event loop alike.
+
+    One share larger than the whole budget is not refused: it waits until it is alone.
+    """
+
+    def __init__(self, limit_bytes: int, what: str) -> None:
+        self.limit_bytes = limit_bytes
+        self.what = what
+        self._lock = threading.Lock()
+        self._used_bytes = 0
+        self._waiting: deque[tuple[int, concurrent.futures.Future[None]]] = deque()
+
+    @property
+    def used_bytes(self) -> int:
+        return self._used_bytes
+
+    def share(self) -> Share:
+        """An empty share, which takes from the budget and gives back when it is released."""
+        return Share(self)
+
+    def _ask(self, size: int) -> concurrent.futures.Future[None]:
+        """Done once `size` bytes are taken."""
+        turn: concurrent.futures.Future[None] = concurrent.futures.Future()
+        with self._lock:
+            self._waiting.append((size, turn))
+            self._serve()
+        return turn
+
+    def _take_now(self, size: int) -> bool:
+        """Takes `size` bytes if nobody waits and they are free."""
+        with self._lock:
+            if self._waiting or self._used_bytes + size > self.limit_bytes:
+                return False
+            self._used_bytes += size
+            return True
+
+    def _give(self, size: int) -> None:
+        with self._lock:
+            self._used_bytes -= size
+            self._serve()
+
+    def _leave(self, turn: concurrent.futures.Future[None], size: int) -> None:
+        """Gives a turn up, whether it has come or not."""
+        self._give(0 if turn.cancel() else size)
+
+    def _serve(self) -> None:
+        while self._waiting:
+            size, turn = self._waiting[0]
+            if not turn.cancelled() and self._used_bytes and self._used_bytes + size > self.limit_bytes:
+                return
+            self._waiting.popleft()
+            if turn.set_running_or_notify_cancel():
+                self._used_bytes += size
+                turn.set_result(None)
+
+
+class Share:
+    """What one request holds of a budget. Not for several threads at once."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+    def take(self, size: int, seconds: float | None) -> None:
+        """Waits on this thread, at most `seconds`. A share waits once, so that no two wait for each other.
+
+        Raises DeadlineExceeded.
+        """
+        turn = self._ask(size)
+        try:
+            turn.result(seconds)
+        except BaseException as error:
+            self._budget._leave(turn, size)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"the deadline passed while {self._budget.what} waited for memory") from error
+            raise
+        self._size = size
+
+    async def wait(self, size: int, seconds: float) -> None:
+        """As `take`, on the event loop. Raises Overloaded after `seconds`."""
+        if self._budget._take_now(size):
+            self._size = size
+            return
+        turn = self._ask(size)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wrap_future(turn)
+        except BaseException as error:
+            self._budget._leave(turn, size)
+            if isinstance(error, TimeoutError):
+                raise self._overloaded() from error
+            raise
+        self._size = size
+
+    def grow(self, size: int) -> None:
+        """Takes `size` bytes more, at once. Raises Overloaded if they are not free."""
+        if not self._budget._take_now(size):
+            raise self._overloaded()
+        self._size += size
+
+    def shrink(self, size: int) -> None:
+        """Keeps `size` bytes, and gives the others back."""
+        if size < self._size:
+            self._budget._give(self._size - size)
+            self._size = size
+
+    def release(self) -> None:
+        """Gives everything back; a second time does nothing."""
+        self.shrink(0)
+
+    def _ask(self, size: int) -> concurrent.futures.Future[None]:
+        assert self._size == 0, "a share that holds bytes must not wait for more"
+        return self._budget._ask(size)
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"{self._budget.what} may hold {self._budget.limit_bytes:,} bytes at once, which are in use", RETRY_SECONDS
+        )
