@@ -161,7 +161,7 @@ def _until_done(context: Context, share: Share) -> Share:
     def release(_: Context) -> None:
         share.release()
 
-    context.add_done_callback(release)
+    context.add_done_callback(release)  # type: ignore[arg-type]  # the stubs want a class that does not exist
     return share
 
 
