@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from prometheus_client import CollectorRegistry
+
 from gateway import service
 from gateway.clients import Clients
+from gateway.counting import Counter
 from gateway.dependency import Dependency
 from gateway.libraries import Libraries
+from gateway.metrics import GatewayMetrics
 from gateway.pictures import Pictures
 from gateway.reconciling import Reconciler
 from gateway.reembedding import Reembedder
@@ -38,11 +42,15 @@ def needs(*dependencies: Dependency) -> Check:
 async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     """A started gateway; yields its port."""
     async with AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        metrics = GatewayMetrics(registry)
         clients = Clients(settings)
         stack.push_async_callback(clients.close)
         reconciler = Reconciler(clients, settings)
         repairs = Repairs(reconciler)
         stack.push_async_callback(repairs.close)
+        counter = Counter(clients, metrics, settings.count_seconds)
+        stack.push_async_callback(counter.close)
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask)
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
@@ -50,7 +58,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ImageServicer(clients, Pictures(clients), settings).add_to,
             service.CollectionServicer(Libraries(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
-                Status(clients, f"{settings.host}:{settings.port}"),
+                Status(clients, counter, f"{settings.host}:{settings.port}"),
                 reconciler,
                 Reembedder(clients, settings),
                 exporting.Exporter(clients, settings),
@@ -65,7 +73,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ADMIN: needs(),
         }
         names = [name for name in checks if name]
-        yield await stack.enter_async_context(server.running(settings, names, register, checks))
+        yield await stack.enter_async_context(server.running(settings, names, register, checks, registry))
 
 
 async def main() -> None:

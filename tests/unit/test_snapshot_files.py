@@ -183,7 +183,7 @@ def test_headers_of_tar_are_bounded() -> None:
     large = tarfile.TarInfo("x")
     large.type, large.size = tarfile.XHDTYPE, 1 << 40
     with pytest.raises(InvalidField, match=TAR):
-        contents_of(large.tobuf() + bytes(1 << 16))
+        contents_of(large.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 16))
     file = io.BytesIO()
     data = b"bytes"
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:  # as others write them
