@@ -174,7 +174,10 @@ def delete_command(
 
 @app.command("status")
 def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
-    """Show each service: address, health, version, model or store, and the collections."""
+    """Show each service: address, health, version, model or store, and the collections.
+
+    Ends with 1 if a service does not serve. A collection whose stores differ is told, and does not change that.
+    """
     with connected(gateway) as client:
         status = client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=TIMEOUT_SECONDS)
         sizes = [
@@ -196,6 +199,13 @@ def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
         table.add_row(service.name, service.address, HEALTH_WORDS[service.health], service.version, what)
     console.print(table)
     _print_collections(sizes)
+    for each in status.differences:
+        console.print(
+            f"{each.collection}: {each.image_count:,} images and {each.vector_count:,} vectors; "
+            f"wentu reconcile {each.collection} repairs it",
+            markup=False,
+            soft_wrap=True,
+        )
     if any(service.health != admin_pb2.SERVICE_HEALTH_SERVING for service in status.services):
         sys.exit(1)
 

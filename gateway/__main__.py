@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway import service
 from gateway.clients import Clients
+from gateway.counting import Counter
 from gateway.dependency import Dependency
 from gateway.libraries import Libraries
 from gateway.metrics import GatewayMetrics
@@ -43,12 +44,15 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     """A started gateway; yields its port."""
     async with AsyncExitStack() as stack:
         registry = CollectorRegistry()
-        notes = PrecisionNotes(GatewayMetrics(registry))
+        metrics = GatewayMetrics(registry)
+        notes = PrecisionNotes(metrics)
         clients = Clients(settings)
         stack.push_async_callback(clients.close)
         reconciler = Reconciler(clients, settings)
         repairs = Repairs(reconciler)
         stack.push_async_callback(repairs.close)
+        counter = Counter(clients, metrics, settings.count_seconds)
+        stack.push_async_callback(counter.close)
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
@@ -56,7 +60,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ImageServicer(clients, Pictures(clients, settings), settings, notes).add_to,
             service.CollectionServicer(Libraries(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
-                Status(clients, f"{settings.host}:{settings.port}"),
+                Status(clients, counter, f"{settings.host}:{settings.port}"),
                 reconciler,
                 Reembedder(clients, settings),
                 exporting.Exporter(clients, settings),

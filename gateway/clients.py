@@ -206,8 +206,18 @@ class Clients:
         async with calling("imagestore"):
             return await self._imagestore.ListBlobs(request, **outgoing(self._limit_seconds))
 
-    async def count_blobs(self, collection: str, *, creation_id: str) -> imagestore_pb2.CountBlobsResponse:
-        request = imagestore_pb2.CountBlobsRequest(collection=collection, creation_id=creation_id)
+    async def count_vectors(self, collection: str) -> int:
+        """As of a moment ago: nobody waits for the last writes."""
+        request = retriever_pb2.CountVectorsRequest(collection=collection, consistency=types_pb2.CONSISTENCY_BOUNDED)
+        async with calling("retriever"):
+            return (await self._retriever.CountVectors(request, **outgoing(self._limit_seconds))).count
+
+    async def count_blobs(
+        self, collection: str, *, creation_id: str, images_only: bool = False
+    ) -> imagestore_pb2.CountBlobsResponse:
+        request = imagestore_pb2.CountBlobsRequest(
+            collection=collection, creation_id=creation_id, images_only=images_only
+        )
         async with calling("imagestore"):
             return await self._imagestore.CountBlobs(request, **outgoing(self._limit_seconds))
 

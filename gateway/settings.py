@@ -34,6 +34,12 @@ class GatewaySettings(ServerSettings):
         2, gt=0, description="how long a search waits for what is known of its pictures, and 0.2 s more a thumbnail"
     )
     timeout_seconds: float = Field(60, gt=0, description="longest that one call to another service may take")
+    count_seconds: float = Field(
+        60,
+        ge=0,
+        description="how often images and vectors are counted, to tell when they differ; less often if it takes long, "
+        "0 for never",
+    )
     max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
     import_batch: int = Field(32, ge=1, le=64, description="pictures that go through an import together")
     import_batch_bytes: int = Field(16 * MIB, ge=MIB, le=32 * MIB, description="bytes that go through together")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.clients import Clients
+from gateway.counting import Counter
 from gateway.dependency import Dependency
 from protos import admin_pb2 as pb
 from services.common import __version__
@@ -16,8 +17,9 @@ COUNT_PAGE = 1000
 class Status:
     """Asks each service for its health and for what it is."""
 
-    def __init__(self, clients: Clients, own_address: str) -> None:
+    def __init__(self, clients: Clients, counter: Counter, own_address: str) -> None:
         self._clients = clients
+        self._counter = counter
         self._own_address = own_address
 
     async def get(self) -> pb.GetStatusResponse:
@@ -25,7 +27,13 @@ class Status:
             name="gateway", address=self._own_address, health=pb.SERVICE_HEALTH_SERVING, version=__version__
         )
         others = await asyncio.gather(*(self._one(dependency) for dependency in self._clients.all))
-        return pb.GetStatusResponse(services=[own, *others], collection_count=await self._collections())
+        differences = [
+            pb.StoreDifference(collection=collection, image_count=counts.images, vector_count=counts.vectors)
+            for collection, counts in sorted(self._counter.found.items())
+        ]
+        return pb.GetStatusResponse(
+            services=[own, *others], collection_count=await self._collections(), differences=differences
+        )
 
     async def _one(self, dependency: Dependency) -> pb.ServiceStatus:
         status = pb.ServiceStatus(name=dependency.name, address=dependency.address)

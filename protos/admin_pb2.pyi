@@ -105,25 +105,63 @@ class GetStatusResponse(_message.Message):
 
     SERVICES_FIELD_NUMBER: _builtins.int
     COLLECTION_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
     collection_count: _builtins.int
     """Number of collections, where the retriever answers."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]:
         """The gateway and the services behind it."""
 
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreDifference]:
+        """Collections whose images have no vector, or whose vectors have no image: as the gateway counted them last, every
+        minute by default. Writes under way are not among them. Reconcile repairs it.
+        """
+
     def __init__(
         self,
         *,
         services: _abc.Iterable[Global___ServiceStatus] | None = ...,
         collection_count: _builtins.int = ...,
+        differences: _abc.Iterable[Global___StoreDifference] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection_count", b"collection_count", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection_count", b"collection_count", "differences", b"differences", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class StoreDifference(_message.Message):
+    """A collection of which the two stores hold different numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    VECTOR_COUNT_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Id of the collection."""
+    image_count: _builtins.int
+    """Number of images in the image store."""
+    vector_count: _builtins.int
+    """Number of vectors in the retriever."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        image_count: _builtins.int = ...,
+        vector_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "image_count", b"image_count", "vector_count", b"vector_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreDifference: _TypeAlias = StoreDifference  # noqa: Y015
 
 @_typing.final
 class ServiceStatus(_message.Message):

@@ -147,14 +147,16 @@ class GetBlobsRequest(_message.Message):
     include_thumbnails: _builtins.bool
     """Return the thumbnails too."""
     include_data: _builtins.bool
-    """Return the bytes too, as long as they fit in one message; RESOURCE_EXHAUSTED beyond."""
+    """Return the bytes too. RESOURCE_EXHAUSTED if bytes, thumbnails and attributes do not fit in one message. The call
+    waits while other answers hold the service's budget for them, and is refused with OVERLOADED if that takes long.
+    """
     include_attributes: _builtins.bool
     """Return the attributes too."""
     creation_id: _builtins.str
     """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     def __init__(
         self,
@@ -412,7 +414,7 @@ class DeleteBlobsRequest(_message.Message):
     """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     @_builtins.property
     def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -531,20 +533,24 @@ class CountBlobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: _builtins.int
+    IMAGES_ONLY_FIELD_NUMBER: _builtins.int
     CREATION_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of the collection."""
+    images_only: _builtins.bool
+    """Count the images alone, which is faster: `content_count` and `content_bytes` are 0 then."""
     creation_id: _builtins.str
     """Which creation of the collection is meant. Empty: the newest that is not dropped."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
+        images_only: _builtins.bool = ...,
         creation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "creation_id", b"creation_id", "images_only", b"images_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

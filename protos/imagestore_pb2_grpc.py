@@ -112,14 +112,15 @@ class ImageStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadBlob(self, request, context):
-        """The bytes of one picture in chunks: first its info, then the bytes.
+        """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WriteBlob(self, request_iterator, context):
-        """Stores one picture from chunks: first its id and info, then the bytes.
+        """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+        writes are more than the service's budget for them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

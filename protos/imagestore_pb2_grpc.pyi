@@ -42,9 +42,11 @@ class ImageStoreServiceStub:
     GetBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobsRequest, _imagestore_pb2.GetBlobsResponse]
     """What is known of pictures, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_imagestore_pb2.ReadBlobRequest, _imagestore_pb2.ReadBlobResponse]
-    """The bytes of one picture in chunks: first its info, then the bytes."""
+    """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does."""
     WriteBlob: _grpc.StreamUnaryMultiCallable[_imagestore_pb2.WriteBlobRequest, _imagestore_pb2.WriteBlobResponse]
-    """Stores one picture from chunks: first its id and info, then the bytes."""
+    """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+    writes are more than the service's budget for them.
+    """
     DeleteBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.DeleteBlobsRequest, _imagestore_pb2.DeleteBlobsResponse]
     """Removes pictures. Ids that are not there are no error."""
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.ListBlobsRequest, _imagestore_pb2.ListBlobsResponse]
@@ -72,9 +74,11 @@ class ImageStoreServiceAsyncStub(ImageStoreServiceStub):
     GetBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobsRequest, _imagestore_pb2.GetBlobsResponse]  # type: ignore[assignment]
     """What is known of pictures, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_imagestore_pb2.ReadBlobRequest, _imagestore_pb2.ReadBlobResponse]  # type: ignore[assignment]
-    """The bytes of one picture in chunks: first its info, then the bytes."""
+    """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does."""
     WriteBlob: _aio.StreamUnaryMultiCallable[_imagestore_pb2.WriteBlobRequest, _imagestore_pb2.WriteBlobResponse]  # type: ignore[assignment]
-    """Stores one picture from chunks: first its id and info, then the bytes."""
+    """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+    writes are more than the service's budget for them.
+    """
     DeleteBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.DeleteBlobsRequest, _imagestore_pb2.DeleteBlobsResponse]  # type: ignore[assignment]
     """Removes pictures. Ids that are not there are no error."""
     ListBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.ListBlobsRequest, _imagestore_pb2.ListBlobsResponse]  # type: ignore[assignment]
@@ -117,7 +121,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.ReadBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_imagestore_pb2.ReadBlobResponse], _abc.AsyncIterator[_imagestore_pb2.ReadBlobResponse]]:
-        """The bytes of one picture in chunks: first its info, then the bytes."""
+        """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does."""
 
     @_abc_1.abstractmethod
     def WriteBlob(
@@ -125,7 +129,9 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_imagestore_pb2.WriteBlobRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.WriteBlobResponse, _abc.Awaitable[_imagestore_pb2.WriteBlobResponse]]:
-        """Stores one picture from chunks: first its id and info, then the bytes."""
+        """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+        writes are more than the service's budget for them.
+        """
 
     @_abc_1.abstractmethod
     def DeleteBlobs(

@@ -469,7 +469,7 @@ class DeleteVectorsRequest(_message.Message):
     """Which creation of the collection is meant: COLLECTION_NOT_FOUND if it is another one by now. Empty: any."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     def __init__(
         self,
@@ -700,7 +700,7 @@ class GetVectorsRequest(_message.Message):
     """Read what the rebuild under way has, not what serves."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     def __init__(
         self,

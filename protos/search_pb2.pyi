@@ -1007,7 +1007,7 @@ class GetImageDetailsRequest(_message.Message):
     """Return the vectors too."""
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     def __init__(
         self,
@@ -1193,7 +1193,7 @@ class ImageIdList(_message.Message):
     IMAGE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1,000 ids."""
+        """1 to 1,000 ids. One that is repeated is answered once, at its first place."""
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,10 +77,7 @@ class Exporter:
         blobs = await self._clients.get_blobs(collection.collection, image_ids, creation_id=collection.creation_id)
         infos = {blob.info.image_id: blob.info for blob in blobs}
         rows = [row(record, infos[record.image_id]) for record in records if record.image_id in infos]
-        table = pa.Table.from_pylist(rows, schema(collection.model.dim))
-        file = io.BytesIO()
-        pq.write_table(table, file, compression="zstd")
-        for part in _parts(f"vectors-{number:05}.parquet", [file.getvalue()]):
+        for part in _parts(f"vectors-{number:05}.parquet", [parquet(rows, collection.model.dim)]):
             yield part
         # Each content once, by one of the pictures that have it.
         contents = {info.sha256: info for info in infos.values()}
@@ -91,13 +89,20 @@ class Exporter:
                 creation_id=collection.creation_id,
                 data=True,
             )
-            for part in _parts(name, _members(found)):
+            for part in _parts(name, members(found)):
                 yield part
         for part in _parts(name, [bytes(2 * tarfile.BLOCKSIZE)]):
             yield part
 
 
-def _members(blobs: Iterable[imagestore_pb2.Blob]) -> Iterator[bytes]:
+def parquet(rows: Sequence[dict[str, Any]], dim: int) -> bytes:
+    """A Parquet file, with checksums, so that damage does not pass for data."""
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema(dim)), file, compression="zstd", write_page_checksum=True)
+    return file.getvalue()
+
+
+def members(blobs: Iterable[imagestore_pb2.Blob]) -> Iterator[bytes]:
     for blob in blobs:
         member = tarfile.TarInfo(blob.info.sha256 + ENDINGS.get(blob.info.media_type, ""))
         member.size = len(blob.data)

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import tarfile
 import tempfile
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from typing import IO, Any
+from contextlib import contextmanager
+from typing import IO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import structlog
-from google.protobuf import json_format
 
 from gateway.agreement import Agreement, StoredImage, Vectors
 from gateway.clients import Clients
 from gateway.encoding import batches
 from gateway.settings import GatewaySettings
-from gateway.snapshots.layout import IMAGES, MEMBER, SETTINGS, VECTORS, creation, record, schema
+from gateway.snapshots.layout import IMAGES, SETTINGS, VECTORS, record
+from gateway.snapshots.reading import MAX_UNPACKED_BYTES, Row, Rows, contents, read_rows, read_settings
 from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2
-from services.common.errors import ChecksumMismatch, ImageTooLarge, InvalidField, WentuError
+from services.common.errors import Code, DependencyUnavailable, InvalidField, WentuError
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_collection
 
 log = structlog.get_logger()
 
 MAX_SETTINGS_BYTES = 64 * 1024
-MAX_ROWS = 100_000
-MAX_FILE_BYTES = 64 * 1024**3
-Row = dict[str, Any]
+# A tar file, the only large one, lies in the folder for temporary files while it is read; one at a time for an import.
+MAX_IMAGES_BYTES = 64 * 1024**3
+# Each holds the rows of a file in memory. Others wait.
+IMPORTS_AT_ONCE = 2
 _KEPT = ("media_type", "width", "height")
 
 
@@ -42,17 +38,23 @@ class Importer:
     def __init__(self, clients: Clients, limits: GatewaySettings) -> None:
         self._clients = clients
         self._limits = limits
+        self._turns = asyncio.Semaphore(IMPORTS_AT_ONCE)
 
     async def run(self, requests: AsyncIterator[pb.ImportSnapshotRequest]) -> int:
         """The number of pictures in the new collection, which is removed again where anything fails.
 
         Raises CollectionExists, InvalidField, ChecksumMismatch.
         """
-        files = _files(requests)
+        async with self._turns:
+            return await self._run(_files(requests))
+
+    async def _run(self, files: AsyncIterator[tuple[str, str, IO[bytes]]]) -> int:
         first = await anext(files, None)
         if first is None or first[1] != SETTINGS:
             raise InvalidField("part.file_name", f"{SETTINGS} must come first")
-        made = await self._clients.create_vectors(creation(first[0], _json(first[2])))
+        wanted = await asyncio.to_thread(read_settings, first[2], first[0])
+        with _refusing(SETTINGS):
+            made = await self._clients.create_vectors(wanted)
         try:
             return await self._rest(made, files)
         except BaseException:
@@ -63,32 +65,34 @@ class Importer:
         self, made: retriever_pb2.VectorCollection, files: AsyncIterator[tuple[str, str, IO[bytes]]]
     ) -> int:
         count = 0
-        rows: list[Row] = []
+        rows: Rows | None = None
         async for _, name, file in files:
-            if VECTORS.fullmatch(name) and not rows:
-                rows = await asyncio.to_thread(_rows, file, made.model.dim)
-            elif IMAGES.fullmatch(name) and rows:
-                count += await self._some(made, rows, file)
-                rows = []
+            if VECTORS.fullmatch(name) and rows is None:
+                rows = await asyncio.to_thread(read_rows, file, name, made.model.dim)
+            elif IMAGES.fullmatch(name) and rows is not None:
+                count += await self._some(made, rows, file, name)
+                rows = None
             else:
                 raise InvalidField("part.file_name", f"{name[:80]!r} is not the file that comes next")
-        if rows:
+        if rows is not None:
             raise InvalidField("part", "is missing: the snapshot is not whole")
         return count
 
-    async def _some(self, collection: retriever_pb2.VectorCollection, rows: list[Row], file: IO[bytes]) -> int:
-        wanted: defaultdict[str, list[Row]] = defaultdict(list)
-        for each in rows:
-            wanted[each["sha256"]].append(each)
-        pairs = (
-            (each, data)
-            for sha256, data in _contents(file, self._limits.max_image_bytes)
-            for each in wanted.pop(sha256, ())
+    async def _some(self, collection: retriever_pb2.VectorCollection, rows: Rows, file: IO[bytes], name: str) -> int:
+        wanted = dict(rows.by_content)
+        pairs: Iterator[tuple[Row, bytes]] = (
+            (rows.row(*at), data)
+            for sha256, data in contents(file, name, self._limits.max_image_bytes)
+            for at in wanted.pop(sha256, ())
         )
-        for batch in batches(pairs, lambda pair: len(pair[1]), self._limits):
-            await self._write(collection, batch)
+        some = batches(pairs, lambda pair: len(pair[1]), self._limits)
+        while batch := await asyncio.to_thread(next, some, None):
+            with _refusing(name):
+                await self._write(collection, batch)
         if wanted:
-            raise InvalidField("part.chunk", f"the bytes of {len(wanted)} contents are missing, {min(wanted)} first")
+            raise InvalidField(
+                "part.chunk", f"{name}: the bytes of {len(wanted)} contents are missing, {min(wanted)} first"
+            )
         return len(rows)
 
     async def _write(self, collection: retriever_pb2.VectorCollection, pairs: list[tuple[Row, bytes]]) -> None:
@@ -134,10 +138,13 @@ async def _files(requests: AsyncIterator[pb.ImportSnapshotRequest]) -> AsyncIter
                     yield collection, name, file
                     file.close()
                 name, file = request.part.file_name, tempfile.TemporaryFile()  # noqa: SIM115  # closed below
-            await asyncio.to_thread(file.write, request.part.chunk)
-            limit = MAX_SETTINGS_BYTES if name == SETTINGS else MAX_FILE_BYTES
-            if file.tell() > limit:
+            limit = _most_bytes(name)
+            if file.tell() + len(request.part.chunk) > limit:
                 raise InvalidField("part.chunk", f"{name[:80]!r} has more than {limit:,} bytes")
+            try:
+                await asyncio.to_thread(file.write, request.part.chunk)
+            except OSError as error:
+                raise DependencyUnavailable("the gateway's folder for temporary files", str(error.strerror)) from error
         if file is not None:
             file.seek(0)
             yield collection, name, file
@@ -146,41 +153,18 @@ async def _files(requests: AsyncIterator[pb.ImportSnapshotRequest]) -> AsyncIter
             file.close()
 
 
-def _json(file: IO[bytes]) -> Any:
+def _most_bytes(name: str) -> int:
+    if name == SETTINGS:
+        return MAX_SETTINGS_BYTES
+    return MAX_IMAGES_BYTES if IMAGES.fullmatch(name) else MAX_UNPACKED_BYTES
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """What another service refuses of a file's contents, as an error that names the file."""
     try:
-        return json.load(file)
-    except ValueError as error:
-        raise InvalidField("part.chunk", f"{SETTINGS} is no JSON") from error
-
-
-def _rows(file: IO[bytes], dim: int) -> list[Row]:
-    """Raises InvalidField for what is no Parquet of the layout."""
-    try:
-        parquet = pq.ParquetFile(file)
-        if parquet.metadata.num_rows > MAX_ROWS:
-            raise InvalidField("part.chunk", f"a Parquet file must have at most {MAX_ROWS:,} rows")
-        found: list[Row] = parquet.read().cast(schema(dim)).to_pylist()
-        for each in found:
-            record(each)
-    except (pa.ArrowException, ValueError, KeyError, json_format.ParseError) as error:
-        raise InvalidField("part.chunk", f"the Parquet file is not as it should be: {str(error)[:200]}") from error
-    return found
-
-
-def _contents(file: IO[bytes], max_image_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Checksum and bytes of each member. Nothing is unpacked onto the disk."""
-    try:
-        with tarfile.open(fileobj=file, mode="r|") as archive:
-            for member in archive:
-                match = MEMBER.fullmatch(member.name)
-                if not match or not member.isfile():
-                    raise InvalidField("part.chunk", f"{member.name[:80]!r} is no member of a snapshot")
-                if member.size > max_image_bytes:
-                    raise ImageTooLarge("part.chunk", f"{member.name} has more than {max_image_bytes:,} bytes")
-                found = archive.extractfile(member)
-                data = found.read() if found is not None else b""
-                if hashlib.sha256(data).hexdigest() != match.group(1):
-                    raise ChecksumMismatch("part.chunk", f"the bytes of {member.name} are not those of its name")
-                yield match.group(1), data
-    except tarfile.TarError as error:
-        raise InvalidField("part.chunk", f"the tar file is not as it should be: {error}") from error
+        yield
+    except WentuError as error:
+        if error.code is not Code.INVALID_ARGUMENT:
+            raise
+        raise InvalidField("part.chunk", f"{name}: {error.message}") from error

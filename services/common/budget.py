@@ -1,47 +1,156 @@
-"""How many bytes of requests a process works on at once."""
+"""Bytes that a process may hold at once for one purpose. Who wants more waits its turn, or is refused."""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import threading
+from collections import deque
+from types import TracebackType
+from typing import Self
 
-from services.common.errors import Overloaded
+from services.common.errors import DeadlineExceeded, Overloaded
+
+# When to come again: about as long as a large answer or image takes.
+RETRY_SECONDS = 0.5
 
 
-class Budget:
-    """Bytes in hand. One claim always fits into an empty budget, however large it is."""
+class ByteBudget:
+    """First come, first served, for threads and for the event loop alike.
 
-    def __init__(self, limit_bytes: int) -> None:
+    One share larger than the whole budget is not refused: it waits until it is alone.
+    """
+
+    def __init__(self, limit_bytes: int, what: str, max_waiting_bytes: int | None = None) -> None:
+        """`max_waiting_bytes`: for what holds its bytes while it waits for more."""
         self.limit_bytes = limit_bytes
-        self.held_bytes = 0
+        self.what = what
+        self._max_waiting_bytes = max_waiting_bytes
         self._waiting_bytes = 0
-        self._freed = asyncio.Event()
+        self._lock = threading.Lock()
+        self._used_bytes = 0
+        self._waiting: deque[tuple[int, concurrent.futures.Future[None]]] = deque()
 
-    def claim(self, size_bytes: int) -> None:
-        """`give_back` ends it. Raises Overloaded if there is no room now."""
-        if not self._fits(size_bytes):
-            raise self._full()
-        self.held_bytes += size_bytes
+    @property
+    def used_bytes(self) -> int:
+        return self._used_bytes
 
-    async def take(self, size_bytes: int) -> None:
-        """As `claim`, but waits for room. What waits is limited in the same way. Raises Overloaded."""
-        if not self._fits(size_bytes):
-            if self._waiting_bytes and self._waiting_bytes + size_bytes > self.limit_bytes:
-                raise self._full()
-            self._waiting_bytes += size_bytes
-            try:
-                while not self._fits(size_bytes):
-                    self._freed.clear()
-                    await self._freed.wait()
-            finally:
-                self._waiting_bytes -= size_bytes
-        self.held_bytes += size_bytes
+    def share(self) -> Share:
+        """An empty share, which takes from the budget and gives back when it is released."""
+        return Share(self)
 
-    def give_back(self, size_bytes: int) -> None:
-        self.held_bytes -= size_bytes
-        self._freed.set()
+    def _ask(self, size: int) -> concurrent.futures.Future[None] | None:
+        """Done once `size` bytes are taken; None if too much waits."""
+        turn: concurrent.futures.Future[None] = concurrent.futures.Future()
+        limit = self._max_waiting_bytes
+        with self._lock:
+            if limit is not None and self._waiting_bytes and self._waiting_bytes + size > limit:
+                return None
+            self._waiting.append((size, turn))
+            self._waiting_bytes += size
+            self._serve()
+        return turn
 
-    def _fits(self, size_bytes: int) -> bool:
-        return self.held_bytes == 0 or self.held_bytes + size_bytes <= self.limit_bytes
+    def _take_now(self, size: int, in_turn: bool) -> bool:
+        """Takes `size` bytes if they are free and, `in_turn`, nobody waits."""
+        with self._lock:
+            if (in_turn and self._waiting) or not self._fits(size):
+                return False
+            self._used_bytes += size
+            return True
 
-    def _full(self) -> Overloaded:
-        return Overloaded(f"{self.held_bytes:,} bytes of requests are in hand; the limit is {self.limit_bytes:,}")
+    def _fits(self, size: int) -> bool:
+        return self._used_bytes == 0 or self._used_bytes + size <= self.limit_bytes
+
+    def _give(self, size: int) -> None:
+        with self._lock:
+            self._used_bytes -= size
+            self._serve()
+
+    def _leave(self, turn: concurrent.futures.Future[None], size: int) -> None:
+        """Gives a turn up, whether it has come or not."""
+        self._give(0 if turn.cancel() else size)
+
+    def _serve(self) -> None:
+        while self._waiting:
+            size, turn = self._waiting[0]
+            if not turn.cancelled() and not self._fits(size):
+                return
+            self._waiting.popleft()
+            self._waiting_bytes -= size
+            if turn.set_running_or_notify_cancel():
+                self._used_bytes += size
+                turn.set_result(None)
+
+
+class Share:
+    """What one request holds of a budget. Not for several threads at once."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+    def take(self, size: int, seconds: float | None) -> None:
+        """Waits on this thread, at most `seconds`. A share waits once, so that no two wait for each other.
+
+        Raises DeadlineExceeded.
+        """
+        turn = self._ask(size)
+        try:
+            turn.result(seconds)
+        except BaseException as error:
+            self._budget._leave(turn, size)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"the deadline passed while {self._budget.what} waited for memory") from error
+            raise
+        self._size = size
+
+    async def wait(self, size: int, seconds: float | None) -> None:
+        """As `take`, on the event loop. Raises Overloaded after `seconds`."""
+        if self._budget._take_now(size, in_turn=True):
+            self._size = size
+            return
+        turn = self._ask(size)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wrap_future(turn)
+        except BaseException as error:
+            self._budget._leave(turn, size)
+            if isinstance(error, TimeoutError):
+                raise self._overloaded() from error
+            raise
+        self._size = size
+
+    def grow(self, size: int) -> None:
+        """Takes `size` bytes more, at once, before those that wait. Raises Overloaded if they are not free."""
+        if not self._budget._take_now(size, in_turn=False):
+            raise self._overloaded()
+        self._size += size
+
+    def shrink(self, size: int) -> None:
+        """Keeps `size` bytes, and gives the others back."""
+        if size < self._size:
+            self._budget._give(self._size - size)
+            self._size = size
+
+    def release(self) -> None:
+        """Gives everything back; a second time does nothing."""
+        self.shrink(0)
+
+    def _ask(self, size: int) -> concurrent.futures.Future[None]:
+        assert self._size == 0, "a share that holds bytes must not wait for more"
+        turn = self._budget._ask(size)
+        if turn is None:
+            raise self._overloaded()
+        return turn
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"{self._budget.what} may hold {self._budget.limit_bytes:,} bytes at once, which are in use", RETRY_SECONDS
+        )

@@ -35,8 +35,9 @@ def check_image_id(value: str, field: str = "image_id") -> str:
 
 
 def check_image_ids(values: Sequence[str], field: str = "image_ids", most: int = MAX_IDS) -> list[str]:
+    """Each id once, in the order of its first place: one that is repeated is answered once."""
     check_count(values, field, most)
-    return [check_image_id(value, f"{field}[{place}]") for place, value in enumerate(values)]
+    return list(dict.fromkeys(check_image_id(value, f"{field}[{place}]") for place, value in enumerate(values)))
 
 
 def check_sha256(value: str, field: str) -> str:

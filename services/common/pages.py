@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import islice
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -16,6 +16,11 @@ def fitting(messages: Iterable[Item], size: int, max_message_bytes: int) -> Sequ
 
     Half: who passes a page on adds to each of them.
     """
-    found = list(messages)[:size]
-    ends = accumulate(message.ByteSize() for message in found)
-    return found[: max(1, sum(end <= max_message_bytes // 2 for end in ends))]
+    found: list[Item] = []
+    size_bytes = 0
+    for message in islice(messages, size):
+        size_bytes += message.ByteSize()
+        if found and size_bytes > max_message_bytes // 2:
+            break  # the others are not even made
+        found.append(message)
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,11 @@ WHITE = (255, 255, 255, 255)
 MAX_16_BITS = 65_535
 # The least brightest value of floats that are taken for 0..255.
 LEAST_BRIGHT = 16
+# Pillow keeps 4 bytes for a pixel of any colours; `to_rgb` makes up to four images of the whole size on its way.
+PIXEL_BYTES = 4
+# What a decoder holds beside the image, in bytes per pixel: whole canvases, or the coefficients of a progressive JPEG.
+DECODER_BYTES = {"WEBP": 12, "AVIF": 12, "JPEG2000": 12}
+PROGRESSIVE_BYTES = 6
 # The limit is an argument and is checked below; Pillow's own would warn first.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()  # registers all formats: naming one that is not yet registered is an error
@@ -54,11 +59,25 @@ def decoding(field: str) -> Iterator[None]:
         raise UnreadableImage(field, f"cannot be decoded: {error}") from error
 
 
-def open_picture(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> OpenPicture:
+def open_picture(
+    data: bytes, *, max_bytes: int, max_pixels: int, field: str, claim: Callable[[int], None] | None = None
+) -> OpenPicture:
     """Decode, apply the EXIF orientation, convert to RGB. Sizes are checked before anything is decoded.
 
-    Raises ImageTooLarge or UnreadableImage, naming `field`.
+    `claim` is called before decoding, with the bytes that it takes at most. Raises ImageTooLarge or UnreadableImage,
+    naming `field`.
     """
+    with opened(data, max_bytes=max_bytes, max_pixels=max_pixels, field=field) as image:
+        if claim is not None:
+            claim(decoding_bytes(image))
+        media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
+        ImageOps.exif_transpose(image, in_place=True)
+        return OpenPicture(to_rgb(image), media_type)
+
+
+@contextmanager
+def opened(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> Iterator[Image.Image]:
+    """An image of which only the header is read. Raises ImageTooLarge or UnreadableImage, naming `field`."""
     if not data:
         raise UnreadableImage(field, "holds no bytes")
     if len(data) > max_bytes:
@@ -67,8 +86,20 @@ def open_picture(data: bytes, *, max_bytes: int, max_pixels: int, field: str) ->
         width, height = image.size
         if width * height > max_pixels:
             raise ImageTooLarge(field, f"has {width:,} x {height:,} pixels; the limit is {max_pixels:,} in all")
-        media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
-        return OpenPicture(to_rgb(ImageOps.exif_transpose(image)), media_type)
+        yield image
+
+
+def decoding_bytes(image: Image.Image) -> int:
+    """The most that decoding an opened image and `to_rgb` hold at once, by its header."""
+    plain = image.mode in ("RGB", "L") and not image.has_transparency_data
+    pixel_bytes = PIXEL_BYTES * (2 if plain else 4) + decoder_pixel_bytes(image)
+    return image.width * image.height * pixel_bytes
+
+
+def decoder_pixel_bytes(image: Image.Image) -> int:
+    """What the decoder of an opened image holds beside it, in bytes per pixel of the file."""
+    progressive = image.format in ("JPEG", "MPO") and "progressive" in image.info
+    return PROGRESSIVE_BYTES if progressive else DECODER_BYTES.get(image.format or "", 0)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -77,7 +108,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises ValueError for values of no known range.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image.copy()
+        image.load()
+        return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image)
         scaled = values.astype(np.float32) / np.float32(_step(values))

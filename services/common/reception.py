@@ -16,7 +16,7 @@ from typing import Any
 
 from grpc import aio
 
-from services.common.budget import Budget
+from services.common.budget import ByteBudget, Share
 from services.common.errors import Overloaded, UnreadableRequest
 from services.common.message_cost import FIELD_BYTES, Shape, cost, shape_of
 from services.common.settings import MIB, ServerSettings
@@ -54,7 +54,8 @@ class Reception:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self.budget = Budget(settings.max_received_bytes)
+        limit = settings.max_received_bytes
+        self.budget = ByteBudget(limit, "requests", max_waiting_bytes=limit)
         self.patience = Patience(settings.idle_stream_seconds)
         # A service has its own: one that is full stops no other.
         self._slots: defaultdict[str, Slots] = defaultdict(lambda: Slots(settings.max_concurrent_calls))
@@ -71,19 +72,15 @@ class Reception:
             raw = await self.patience.wait(Wait(), context.read(), SENT_NOTHING)
             if raw is aio.EOF:
                 raise UnreadableRequest("is missing")
-            with slots:
-                size_bytes = await reader.measure(raw)
-                budget.claim(size_bytes)
-                try:
-                    request = reader.parse(raw)
-                    del raw  # as large as the message
-                    answer = behaviour(request, context)
-                    # The health service of gRPC writes its answers by itself.
-                    if not handler.response_streaming or inspect.iscoroutine(answer):
-                        return await answer
-                    return await Stream(self, reader, context).write_all(answer)
-                finally:
-                    budget.give_back(size_bytes)
+            with slots, budget.share() as share:
+                share.grow(await reader.measure(raw))
+                request = reader.parse(raw)
+                del raw  # as large as the message
+                answer = behaviour(request, context)
+                # The health service of gRPC writes its answers by itself.
+                if not handler.response_streaming or inspect.iscoroutine(answer):
+                    return await answer
+                return await Stream(self, reader, context).write_all(answer)
 
         async def streaming(context: Context) -> Any:
             stream = Stream(self, reader, context, answered=handler.response_streaming)
@@ -149,7 +146,7 @@ class Stream:
         self._reading: Wait | None = None
         # Memory of the messages that are worked on, as far as one can tell from here: until they are answered, or
         # without answers until the next one is asked for.
-        self._in_hand: deque[int] = deque()
+        self._in_hand: deque[Share] = deque()
 
     async def receive(self) -> Any:
         """The next message, unparsed; aio.EOF after the last. Raises IdleCall."""
@@ -163,9 +160,9 @@ class Stream:
     async def messages(self, raw: Any) -> AsyncIterator[Any]:
         """Those of a stream that begins with `raw`. One waits until there is room for it."""
         while raw is not aio.EOF:
-            size_bytes = await self._reader.measure(raw)
-            await self._budget.take(size_bytes)
-            self._in_hand.append(size_bytes)
+            share = self._budget.share()
+            await share.wait(await self._reader.measure(raw), seconds=None)
+            self._in_hand.append(share)
             message = self._reader.parse(raw)
             del raw
             yield message
@@ -186,11 +183,11 @@ class Stream:
 
     def give_all_back(self) -> None:
         while self._in_hand:
-            self._budget.give_back(self._in_hand.popleft())
+            self._in_hand.popleft().release()
 
     def _answer_one(self) -> None:
         if self._in_hand:
-            self._budget.give_back(self._in_hand.popleft())
+            self._in_hand.popleft().release()
         if self._reading is not None:
             self._reading.since = time.monotonic()
             self._reading.forgiven = self._owes()

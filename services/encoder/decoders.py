@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from services.common.budget import ByteBudget
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidField
 from services.encoder.metrics import EncoderMetrics
@@ -20,6 +21,7 @@ class Decoders:
 
     def __init__(self, settings: EncoderSettings, resolution: int, metrics: EncoderMetrics) -> None:
         self._settings, self._resolution, self._metrics = settings, resolution, metrics
+        self._budget = ByteBudget(settings.max_decoding_bytes, "decoding")
         self._threads: list[threading.Thread] = []
         self._pool = ThreadPoolExecutor(
             settings.threads,
@@ -51,13 +53,15 @@ class Decoders:
             self._metrics.dropped.labels("pictures", "expired").inc()
             raise DeadlineExceeded("the deadline passed before the picture was decoded")
         try:
-            return read_picture(
-                data,
-                self._resolution,
-                max_bytes=self._settings.max_image_bytes,
-                max_pixels=self._settings.max_image_pixels,
-                field=field,
-            )
+            with self._budget.share() as share:
+                return read_picture(
+                    data,
+                    self._resolution,
+                    max_bytes=self._settings.max_image_bytes,
+                    max_pixels=self._settings.max_image_pixels,
+                    field=field,
+                    claim=lambda size: share.take(size, None if deadline is None else deadline - time.monotonic()),
+                )
         except InvalidField as error:
             return error
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,20 @@ class Picture:
     height: int
 
 
-def read_picture(data: bytes, resolution: int, *, max_bytes: int, max_pixels: int, field: str) -> Picture:
+def read_picture(
+    data: bytes,
+    resolution: int,
+    *,
+    max_bytes: int,
+    max_pixels: int,
+    field: str,
+    claim: Callable[[int], None] | None = None,
+) -> Picture:
     """Open, and resize as cn_clip does (cn_clip/clip/utils.py, image_transform): to a square, bicubic, without a crop.
 
-    Raises ImageTooLarge or UnreadableImage, naming `field`.
+    `claim` is called before decoding, with the bytes that it takes at most. Raises ImageTooLarge or UnreadableImage,
+    naming `field`.
     """
-    opened = open_picture(data, max_bytes=max_bytes, max_pixels=max_pixels, field=field)
+    opened = open_picture(data, max_bytes=max_bytes, max_pixels=max_pixels, field=field, claim=claim)
     small = opened.image.resize((resolution, resolution), Image.Resampling.BICUBIC)
     return Picture(np.asarray(small).transpose(2, 0, 1), opened.media_type, *opened.image.size)

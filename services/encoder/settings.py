@@ -61,6 +61,11 @@ class EncoderSettings(ServerSettings):
     max_queue_images: int = Field(
         256, ge=1, description="pictures in hand at once, waiting, decoded or computed; more are refused"
     )
+    max_decoding_bytes: int = Field(
+        1024 * MIB,
+        ge=MIB,
+        description="memory of the images that are decoded at once; others wait. A larger one is decoded alone",
+    )
     max_queue_bytes: int = Field(256 * MIB, ge=MIB, description="bytes of the files of the pictures in hand at once")
     text_cache: int = Field(10_000, ge=0, description="texts whose vectors are kept, the last used ones; 0 keeps none")
 

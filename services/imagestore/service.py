@@ -14,7 +14,8 @@ from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
 from services.common import __version__
 from services.common.attributes import check_attributes
-from services.common.errors import ChecksumMismatch, ImageTooLarge, InvalidField
+from services.common.budget import Share
+from services.common.errors import AnswerTooLarge, ChecksumMismatch, ImageTooLarge, InvalidField
 from services.common.ids import (
     check_collection,
     check_count,
@@ -64,6 +65,7 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         )
 
     async def GetBlobs(self, request: pb.GetBlobsRequest, context: Context) -> pb.GetBlobsResponse:
+        share = _until_done(context, self._store.answer())
         blobs = await self._store.blobs(
             _creation(request),
             check_image_ids(request.image_ids),
@@ -71,12 +73,14 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
             request.include_thumbnails,
             request.include_attributes,
             self._max_answer_bytes,
+            share,
         )
-        return pb.GetBlobsResponse(blobs=[_blob(blob) for blob in blobs])
+        return _answer(blobs, self._max_answer_bytes)
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
         thumbnail = request.rendition == types_pb2.RENDITION_THUMBNAIL
-        blob = await self._store.one(_creation(request), check_image_id(request.image_id), thumbnail)
+        share = _until_done(context, self._store.answer())
+        blob = await self._store.one(_creation(request), check_image_id(request.image_id), thumbnail, share)
         data = blob.thumbnail if thumbnail else blob.data
         yield pb.ReadBlobResponse(info=_thumbnail_message(blob.info, data) if thumbnail else _message(blob.info))
         for start in range(0, len(data), CHUNK_BYTES):
@@ -85,17 +89,23 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
     async def WriteBlob(
         self, request_iterator: AsyncIterator[pb.WriteBlobRequest], context: Context
     ) -> pb.WriteBlobResponse:
+        with self._store.receipt() as share:
+            return await self._write(request_iterator, share)
+
+    async def _write(self, requests: AsyncIterator[pb.WriteBlobRequest], share: Share) -> pb.WriteBlobResponse:
+        """`share` of the budget for unfinished writes grows with what comes."""
         head: pb.WriteBlobHead | None = None
         data = bytearray()
-        async for request in request_iterator:
+        async for request in requests:
             if request.WhichOneof("part") == "head":
                 if head is not None:
                     raise InvalidField("head", "comes once")
                 head = request.head
             else:
+                if len(data) + len(request.chunk) > self._max_image_bytes:
+                    raise ImageTooLarge("chunk", f"the picture has more than {self._max_image_bytes:,} bytes")
+                share.grow(len(request.chunk))
                 data += request.chunk
-            if len(data) > self._max_image_bytes:
-                raise ImageTooLarge("chunk", f"the picture has more than {self._max_image_bytes:,} bytes")
         if head is None:
             raise InvalidField("head", "must come first")
         if head.sha256 and head.sha256 != hashlib.sha256(data).hexdigest():
@@ -124,7 +134,7 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         )
 
     async def CountBlobs(self, request: pb.CountBlobsRequest, context: Context) -> pb.CountBlobsResponse:
-        counts = await self._store.count(_creation(request))
+        counts = await self._store.count(_creation(request), request.images_only)
         return pb.CountBlobsResponse(
             count=counts.images, content_count=counts.contents, content_bytes=counts.content_bytes
         )
@@ -172,8 +182,38 @@ def _creation(request: Any, prefix: str = "") -> Creation:
     return Creation(collection, creation_id)
 
 
+def _until_done(context: Context, share: Share) -> Share:
+    """`share`, which is given back once the answer is sent, or the call ended in another way."""
+
+    def release(_: Context) -> None:
+        share.release()
+
+    context.add_done_callback(release)  # type: ignore[arg-type]  # the stubs want a class that does not exist
+    return share
+
+
+def _answer(blobs: list[Blob], max_bytes: int) -> pb.GetBlobsResponse:
+    """Raises AnswerTooLarge as soon as it is clear: attributes and thumbnails count too. Empties `blobs`."""
+    response = pb.GetBlobsResponse()
+    size = 0
+    blobs.reverse()
+    while blobs:  # each is let go once it is copied
+        message = _fill(response.blobs.add(), blobs.pop())
+        size += message.ByteSize()
+        if size > max_bytes:
+            raise AnswerTooLarge(f"these images have more than the {max_bytes:,} bytes that one answer takes")
+    return response
+
+
 def _blob(blob: Blob) -> pb.Blob:
-    message = pb.Blob(info=_message(blob.info), data=blob.data, thumbnail=blob.thumbnail, revision=blob.info.revision)
+    return _fill(pb.Blob(), blob)
+
+
+def _fill(message: pb.Blob, blob: Blob) -> pb.Blob:
+    message.info.CopyFrom(_message(blob.info))
+    message.data = blob.data
+    message.thumbnail = blob.thumbnail
+    message.revision = blob.info.revision
     if blob.info.attributes is not None:
         json_format.Parse(blob.info.attributes, message.attributes)
         message.attributes.SetInParent()  # none at all is known too

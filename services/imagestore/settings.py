@@ -23,6 +23,17 @@ class ImageStoreSettings(ServerSettings):
     threads: int = Field(16, ge=1, le=256, description="requests to the database at once, and its connections")
     max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
     max_image_pixels: int = Field(64_000_000, ge=1024, description="pixels of a picture that gets a thumbnail")
+    max_bytes_in_hand: int = Field(
+        256 * MIB,
+        ge=MIB,
+        description="bytes of images answered at once, and as many again of unfinished WriteBlobs: reads wait, writes "
+        "are refused. An answer takes about three times its bytes of memory",
+    )
+    max_decoding_bytes: int = Field(
+        512 * MIB,
+        ge=MIB,
+        description="memory of the images that are decoded at once for thumbnails; others wait. A larger one is alone",
+    )
     thumbnail_pixels: int = Field(256, ge=16, le=2048, description="longer side of a thumbnail")
     thumbnail_format: Literal["webp", "jpeg"] = Field(
         "webp", description="webp or jpeg, of thumbnails made from now on"

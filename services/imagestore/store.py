@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from services.common.budget import ByteBudget, Share
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
 from services.common.work import Workers
@@ -43,6 +45,11 @@ class BlobStore:
         self.database = database
         self.settings = settings
         self._workers = Workers(settings.threads, "database")
+        # Of their own: those that wait for memory must not keep the database's.
+        self._thumbnailers = Workers(os.cpu_count() or 1, "thumbnails")
+        self._answers = ByteBudget(settings.max_bytes_in_hand, "answers with images")
+        self._received = ByteBudget(settings.max_bytes_in_hand, "unfinished writes")
+        self._decoding = ByteBudget(settings.max_decoding_bytes, "thumbnails")
 
     async def put(self, at: Creation, uploads: Sequence[Upload]) -> list[Info]:
         """Stores all in one commit, replacing those of the same ids. Raises ImageTooLarge, CollectionNotFound."""
@@ -63,10 +70,12 @@ class BlobStore:
         with_thumbnails: bool,
         with_attributes: bool = False,
         max_bytes: int | None = None,
+        share: Share | None = None,
     ) -> list[Blob]:
         """Infos with the bytes or the thumbnails of those that are there.
 
-        Raises AnswerTooLarge for more than `max_bytes` of them.
+        `share` of the budget for answers holds the bytes; it waits before they are read. The ids must be distinct.
+        Raises AnswerTooLarge for more than `max_bytes` of them, Overloaded.
         """
 
         collection = await self._key(at)
@@ -78,15 +87,20 @@ class BlobStore:
             found = with_bytes(connection, collection, image_ids, with_attributes, max_bytes)
             return [Blob(*found[image_id]) for image_id in image_ids if image_id in found]
 
+        if with_data and share is not None:
+            most = len(image_ids) * self.settings.max_image_bytes
+            await share.wait(most if max_bytes is None else min(most, max_bytes), self._seconds())
         blobs = await self._run(self.database.read, work)
+        if share is not None:
+            share.shrink(sum(len(blob.data) for blob in blobs))
         if not with_thumbnails:
             return blobs
         small = await self._thumbnails(collection, {bytes.fromhex(blob.info.sha256) for blob in blobs})
         return [replace(blob, thumbnail=small.get(blob.info.sha256, b"")) for blob in blobs]
 
-    async def one(self, at: Creation, image_id: str, thumbnail: bool) -> Blob:
-        """Raises ImageNotFound."""
-        found = await self.blobs(at, [image_id], with_data=not thumbnail, with_thumbnails=thumbnail)
+    async def one(self, at: Creation, image_id: str, thumbnail: bool, share: Share) -> Blob:
+        """As `blobs`. Raises ImageNotFound, Overloaded."""
+        found = await self.blobs(at, [image_id], with_data=not thumbnail, with_thumbnails=thumbnail, share=share)
         if not found or not (found[0].data or found[0].thumbnail):
             raise ImageNotFound(at.collection, image_id)
         return found[0]
@@ -106,13 +120,15 @@ class BlobStore:
             self.database.read, lambda c: pictures_after(c, collection, after, size, with_attributes)
         )
 
-    async def count(self, at: Creation) -> Counts:
+    async def count(self, at: Creation, images_only: bool = False) -> Counts:
         collection = await self._key(at)
 
         def work(connection: Connection) -> Counts:
             pictures = connection.execute(
                 select(func.count()).select_from(images).where(images.c.collection == collection)
             ).scalar_one()
+            if images_only:
+                return Counts(pictures, 0, 0)
             number, size = connection.execute(
                 select(func.count(), func.coalesce(func.sum(contents.c.size_bytes), 0)).where(
                     contents.c.collection == collection
@@ -145,7 +161,16 @@ class BlobStore:
         """Passes where the database answers."""
         await self._run(self.database.read, lambda c: c.execute(text("SELECT 1")).scalar_one())
 
+    def answer(self) -> Share:
+        """A share of the bytes that are answered at once."""
+        return self._answers.share()
+
+    def receipt(self) -> Share:
+        """A share of the bytes of unfinished writes."""
+        return self._received.share()
+
     def close(self) -> None:
+        self._thumbnailers.close()
         self._workers.close()
         self.database.close()
 
@@ -157,17 +182,21 @@ class BlobStore:
         self,
         way: Callable[[Callable[[Connection], Result]], Result],
         work: Callable[[Connection], Result],
+        workers: Workers | None = None,
     ) -> Result:
-        left = seconds_left()
-        limit = self.settings.timeout_seconds if left is None else min(left, self.settings.timeout_seconds)
         try:
-            async with asyncio.timeout(limit):
-                return await self._workers.run(way, work)
+            async with asyncio.timeout(self._seconds()):
+                return await (workers or self._workers).run(way, work)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self.database.kind} did not answer in time") from error
         except (DBAPIError, PoolTimeout) as error:
             log.warning("database", problem=str(error.__cause__ or error)[:500])
             raise DependencyUnavailable(self.database.kind, problem(error)) from error
+
+    def _seconds(self) -> float:
+        """What is left for this request."""
+        left = seconds_left()
+        return self.settings.timeout_seconds if left is None else min(left, self.settings.timeout_seconds)
 
     async def _thumbnails(self, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
         """Thumbnails by content; those that are missing are made and kept."""
@@ -181,19 +210,33 @@ class BlobStore:
 
         found = await self._run(self.database.read, kept)
         for sha256 in sorted(wanted - found.keys()):
-            data = await self._run(self.database.read, partial(data_of, collection=collection, sha256=sha256))
-            if data is None:
-                continue
-            found[sha256] = await self._workers.run(
-                make_thumbnail,
+            make = partial(self._make_thumbnail, collection, sha256, time.monotonic() + self._seconds())
+            data = await self._run(make, partial(data_of, collection=collection, sha256=sha256), self._thumbnailers)
+            if data is not None:
+                found[sha256] = data
+        return {sha256.hex(): data for sha256, data in found.items()}
+
+    def _make_thumbnail(
+        self, collection: str, sha256: bytes, deadline: float, read: Callable[[Connection], bytes | None]
+    ) -> bytes | None:
+        """On one thread, so that only as many originals as there are threads are in memory.
+
+        Once begun it is made and kept, even if the caller is gone: the next one finds it. Raises DeadlineExceeded.
+        """
+        data = self.database.read(read) if time.monotonic() < deadline else None
+        if data is None:
+            return None
+        with self._decoding.share() as share:
+            made = make_thumbnail(
                 data,
                 form=self.settings.thumbnail_format,
                 side_pixels=self.settings.thumbnail_pixels,
                 max_pixels=self.settings.max_image_pixels,
+                claim=lambda size: share.take(size, max(0.0, deadline - time.monotonic())),
             )
-            row = {"collection": collection, "sha256": sha256, "data": found[sha256]}
-            await self._run(self.database.write, partial(_keep_thumbnail, row=row))
-        return {sha256.hex(): data for sha256, data in found.items()}
+        row = {"collection": collection, "sha256": sha256, "data": made}
+        self.database.write(partial(_keep_thumbnail, row=row))
+        return made
 
 
 def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> list[Info]:

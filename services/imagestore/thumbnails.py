@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from services.common.errors import InvalidField
-from services.common.pictures import decoding, open_picture
+from services.common.pictures import PIXEL_BYTES, decoder_pixel_bytes, decoding_bytes, opened, to_rgb
 
 QUALITY = 80
+# These are made small as they are, and converted then. The others would look worse, or have colours of their own.
+_SHRINKABLE = ("RGB", "RGBA", "L", "LA")
 
 
-def make_thumbnail(data: bytes, *, side_pixels: int, max_pixels: int, form: str) -> bytes:
-    """A WebP or JPEG at most `side_pixels` long and high, upright; empty where the bytes are no picture."""
+def make_thumbnail(
+    data: bytes, *, side_pixels: int, max_pixels: int, form: str, claim: Callable[[int], None] | None = None
+) -> bytes:
+    """A WebP or JPEG at most `side_pixels` long and high, upright; empty where the bytes are no picture.
+
+    `claim` is called before decoding, with the bytes that it takes at most.
+    """
+    side = (side_pixels, side_pixels)
     try:
-        opened = open_picture(data, max_bytes=len(data) + 1, max_pixels=max_pixels, field="image")
-        with decoding("image"):
-            opened.image.thumbnail((side_pixels, side_pixels), Image.Resampling.BICUBIC)
+        with opened(data, max_bytes=len(data) + 1, max_pixels=max_pixels, field="image") as image:
+            decoder_bytes = image.width * image.height * decoder_pixel_bytes(image)
+            # A JPEG is decoded at an eighth, a quarter or half of its size, as long as that is twice the thumbnail's.
+            image.draft(None, (2 * side_pixels, 2 * side_pixels))
+            shrinkable = image.mode in _SHRINKABLE and "transparency" not in image.info
+            if claim is not None:
+                pixels = image.width * image.height
+                claim(decoder_bytes + (2 * PIXEL_BYTES * pixels if shrinkable else decoding_bytes(image)))
+            if shrinkable:
+                image.thumbnail(side, Image.Resampling.BICUBIC)
+            ImageOps.exif_transpose(image, in_place=True)
+            small = to_rgb(image)
+            small.thumbnail(side, Image.Resampling.BICUBIC)  # nothing is left to do if it was made small before
             file = io.BytesIO()
-            opened.image.save(file, form, quality=QUALITY)
+            small.save(file, form, quality=QUALITY)
     except InvalidField:
         return b""
     return file.getvalue()

@@ -10,8 +10,7 @@ from google.protobuf import json_format, struct_pb2
 
 from protos import retriever_pb2, search_pb2, types_pb2
 from services.common.attributes import MAX_DEPTH, check_attributes
-from services.common.budget import Budget
-from services.common.errors import InvalidField, Overloaded
+from services.common.errors import InvalidField
 from services.common.ids import page_start
 from services.common.waiting import Patience, Wait
 from services.retriever.filters.conditions import read_filter
@@ -62,28 +61,6 @@ def test_a_filter_has_so_many_values_and_bytes_in_all() -> None:
 def test_a_page_token_is_short() -> None:
     with pytest.raises(InvalidField):
         page_start("YWFh" * 1000)
-
-
-async def test_a_budget_refuses_waits_and_forgets() -> None:
-    budget = Budget(100)
-    budget.claim(500)  # one alone may be larger than all
-    with pytest.raises(Overloaded):
-        budget.claim(1)
-    first, second = (asyncio.create_task(budget.take(60)) for _ in range(2))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded):
-        await second
-    budget.give_back(500)
-    await first
-    assert budget.held_bytes == 60
-    waiting = asyncio.create_task(budget.take(60))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    budget.give_back(60)
-    budget.claim(100)
-    assert budget.held_bytes == 100
 
 
 async def test_a_wait_ends_unless_it_is_forgiven() -> None:

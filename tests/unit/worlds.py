@@ -264,7 +264,9 @@ class FakeClients(Clients):
         await Step()
         return gone
 
-    async def count_blobs(self, collection: str, *, creation_id: str) -> imagestore_pb2.CountBlobsResponse:
+    async def count_blobs(
+        self, collection: str, *, creation_id: str, images_only: bool = False
+    ) -> imagestore_pb2.CountBlobsResponse:
         await Step()
         return imagestore_pb2.CountBlobsResponse(count=len(self.world.images.get(creation_id, {})))
 
