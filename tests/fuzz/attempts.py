@@ -1,4 +1,4 @@
-"""What a client may send to a method: valid, with one or two mistakes, random, no message at all, streams of any shape."""
+"""What a client may send: valid, with one or two mistakes, random, no message at all, streams of any shape."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import hypothesis.strategies as st
 from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from tests.fuzz.contract import Method, parsed
@@ -118,12 +119,21 @@ def _damaged(draw: st.DrawFn, frames: list[bytes]) -> tuple[list[bytes], list[st
     return frames, ["damaged bytes"]
 
 
+# Wire types and the least values of fields that are not varints.
+_TEXT = (2, b"\0")
+_ITEMS = {
+    FieldDescriptor.CPPTYPE_STRING: _TEXT,
+    FieldDescriptor.CPPTYPE_MESSAGE: _TEXT,
+    FieldDescriptor.CPPTYPE_FLOAT: (5, bytes(4)),
+    FieldDescriptor.CPPTYPE_DOUBLE: (1, bytes(8)),
+}
+
+
 def _flooded(draw: st.DrawFn, method: Method, frame: bytes, floods: Sequence[int]) -> tuple[bytes, list[str]]:
     """A field repeated without end: on the wire, since a message of that size takes seconds to build."""
     field = draw(st.sampled_from(method.request.fields)) if method.request.fields else None
-    number = field.number if field else 15
-    length_delimited = field is None or field.cpp_type in (field.CPPTYPE_STRING, field.CPPTYPE_MESSAGE)
-    item = bytes([number << 3 | 2, 0]) if length_delimited else bytes([number << 3, 1])
+    wire_type, value = _ITEMS.get(field.cpp_type, (0, b"\1")) if field else _TEXT
+    item = bytes([(field.number if field else 15) << 3 | wire_type]) + value
     size = draw(st.sampled_from(floods))
     return frame + item * (size // len(item)), [f"{field.name if field else 'unknown field'} flooded, {size:,} bytes"]
 

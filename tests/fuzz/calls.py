@@ -17,8 +17,8 @@ from tests.system import Refusal, System, refusal
 
 # A call that takes longer has failed, whatever it is.
 CALL_SECONDS = 20.0
-# grpc's asyncio server never answers a call that ends without the one message of its method, and no code of ours hears of
-# it: the client's deadline ends it.
+# grpc's asyncio server never answers a call that ends without the one message of its method, and no code of ours hears
+# of it: the client's deadline ends it.
 EMPTY_SECONDS = 0.2
 HURRY_SECONDS = 0.001
 ENDLESS_MESSAGES = 64

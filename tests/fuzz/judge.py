@@ -28,7 +28,7 @@ INSIDE = re.compile(
 
 
 def judge(attempt: Attempt, outcome: Outcome) -> str:
-    """What is wrong with the answer, in a few words that are the same for the same kind of fault; empty if nothing is."""
+    """What is wrong with the answer, in words that are the same for the same kind of fault; empty if nothing is."""
     if outcome.error is not None and not outcome.cut_by_client:
         problem = _of_status(attempt, outcome.error)
         if problem:

@@ -1,7 +1,7 @@
-"""Another caller, meanwhile: `python -m tests.fuzz.probe PORT COLLECTION TEXT` searches and asks for health without pause.
+"""Another caller, meanwhile: `python -m tests.fuzz.probe PORT COLLECTION TEXT` searches and asks for health.
 
-A process of its own, so that it measures the services and not the fuzz. It ends with standard input, and then prints what it
-saw as JSON.
+A process of its own, so that it measures the services and not the fuzz. It ends with standard input, and then prints
+what it saw as JSON.
 """
 
 from __future__ import annotations
