@@ -40,8 +40,7 @@ def images() -> tuple[bytes, ...]:
     return (noise(1, 32), encoded(drawn(40, 30), "JPEG"), encoded(drawn(16, 16), "WEBP"), encoded(drawn(9, 9), "GIF"))
 
 
-# Not shown: Hypothesis would print it with every strategy.
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class World:
     """The facts that valid messages need."""
 
@@ -55,10 +54,14 @@ class World:
     collection_token: str
     snapshot: tuple[admin_pb2.SnapshotChunk, ...]
 
+    def __repr__(self) -> str:
+        """Nothing of it: Hypothesis prints it with every strategy."""
+        return "World()"
+
     def texts(self, writes: bool) -> tuple[str, ...]:
         """Names and tokens that mean something here.
 
-        A method that writes must not hear of the guarded collection, nor one that removes of those that others write to.
+        A method that writes must not hear of the guarded collection; nor, if it removes, of what others write to.
         """
         tokens = (self.image_token, self.blob_token, self.vector_token, self.collection_token)
         names = (MADE[0], "fuzz_missing", *(() if writes else (GUARDED, SCRATCH, DIRECT)))

@@ -54,8 +54,8 @@ def test_no_request_breaks_a_method(fuzzed: Arena, method: Method) -> None:
     floods = FLOODS[:2] if IS_SHORT else FLOODS
     found: dict[str, str] = {}
 
-    # A seed instead of `derandomize`: it does not change with the code, and other seeds can be had. No database: nothing
-    # is kept between runs. The health checks are against slow and large examples, which are meant here.
+    # A seed instead of `derandomize`: it does not change with the code, and other seeds can be had. No database:
+    # nothing is kept between runs. The health checks are against slow and large examples, which are meant here.
     @seed(zlib.crc32(f"{SEED} {method.name}".encode()))
     @settings(
         max_examples=examples,
