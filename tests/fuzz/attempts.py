@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 
 from tests.fuzz.contract import Method, parsed
 from tests.fuzz.faults import spoil
-from tests.fuzz.messages import messages
+from tests.fuzz.messages import random_message
 from tests.fuzz.templates import TEMPLATES
+from tests.fuzz.values import one_of_these
 from tests.fuzz.world import World
 
 SHOWN_CHARS = 700
@@ -63,29 +64,43 @@ def _shown(method: Method, frame: bytes) -> str:
     return size + (text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}...")
 
 
+class Target:
+    """A method, and what is made once for all of its attempts. Shown as its name: Hypothesis prints it often."""
+
+    def __init__(self, method: Method, world: World, floods: Sequence[int]) -> None:
+        template = TEMPLATES.get(method.name)
+        self.method = method
+        self.requests = template.make(world) if template else ()
+        self.reasons = template.reasons if template else frozenset()
+        self.texts = world.texts(method.writes)
+        self.floods = floods
+
+    def __repr__(self) -> str:
+        return self.method.name
+
+
 @st.composite
-def attempts(draw: st.DrawFn, method: Method, world: World, floods: Sequence[int] = FLOODS[:2]) -> Attempt:
+def attempts(draw: st.DrawFn, target: Target) -> Attempt:
     """Anything that a client may send."""
-    template = TEMPLATES.get(method.name)
-    texts = world.texts(method.writes)
-    way = draw(st.sampled_from(_WAYS if template else ("random", "bytes")))
-    if template is None or way == "random":
-        frames = [draw(messages(method.request, texts)) for _ in range(draw(_count(method)))]
+    method, texts = target.method, target.texts
+    way = draw(st.sampled_from(_WAYS if target.requests else ("random", "bytes")))
+    if way == "random":
+        frames = [random_message(draw, method.request, texts) for _ in range(draw(_count(method)))]
         return _ended(draw, method, [each.SerializeToString() for each in frames], ["random"])
     if way == "bytes":
         return _ended(draw, method, [draw(st.binary(max_size=40))], ["random bytes"])
-    chosen = draw(st.sampled_from(template.make(world)))
+    chosen = draw(one_of_these(target.requests))
     copies = [type(each).FromString(each.SerializeToString()) for each in chosen]
     faults = draw(st.integers(1, 2)) if way == "spoiled" else 0
-    wrong = [spoil(draw, draw(st.sampled_from(copies)), texts) for _ in range(faults)]
+    wrong = [spoil(draw, draw(one_of_these(copies)), texts) for _ in range(faults)]
     frames = [each.SerializeToString() for each in copies]
     if way == "damaged":
         frames, wrong = _damaged(draw, frames)
     elif way == "flooded":
-        frames[-1], wrong = _flooded(draw, method, frames[-1], floods)
+        frames[-1], wrong = _flooded(draw, method, frames[-1], target.floods)
     elif way == "shaped":
         frames, wrong = _shaped(draw, frames)
-    return _ended(draw, method, frames, wrong, template.reasons)
+    return _ended(draw, method, frames, wrong, target.reasons)
 
 
 # Twice as many with wrong fields as of all others together.
@@ -131,7 +146,7 @@ _ITEMS = {
 
 def _flooded(draw: st.DrawFn, method: Method, frame: bytes, floods: Sequence[int]) -> tuple[bytes, list[str]]:
     """A field repeated without end: on the wire, since a message of that size takes seconds to build."""
-    field = draw(st.sampled_from(method.request.fields)) if method.request.fields else None
+    field = draw(one_of_these(method.request.fields)) if method.request.fields else None
     wire_type, value = _ITEMS.get(field.cpp_type, (0, b"\1")) if field else _TEXT
     item = bytes([(field.number if field else 15) << 3 | wire_type]) + value
     size = draw(st.sampled_from(floods))

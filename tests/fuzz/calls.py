@@ -79,7 +79,7 @@ class Caller:
             error = refusal(call)
         ended = {grpc.StatusCode.CANCELLED} if attempt.ending is Ending.CANCELS else set()
         if hurried or unheard:
-            ended = {grpc.StatusCode.DEADLINE_EXCEEDED}
+            ended |= {grpc.StatusCode.DEADLINE_EXCEEDED}
         cut = full or (error is not None and error.code in ended)
         return Outcome(error, tuple(answers), cut, time.perf_counter() - started)
 

@@ -9,19 +9,19 @@ import hypothesis.strategies as st
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tests.fuzz.contract import new_message
-from tests.fuzz.values import scalars
+from tests.fuzz.values import one_of_these, scalars
 
 DEPTH = 4
+FIELDS = 5
 ITEMS = 3
 
 
-@st.composite
-def messages(draw: st.DrawFn, descriptor: Descriptor, texts: tuple[str, ...], depth: int = DEPTH) -> Any:
-    """A message; each of its fields is set or not."""
+def random_message(draw: st.DrawFn, descriptor: Descriptor, texts: tuple[str, ...], depth: int = DEPTH) -> Any:
+    """A message with some of its fields set."""
     message = new_message(descriptor)
-    for field in (
-        draw(st.lists(st.sampled_from(descriptor.fields), max_size=5, unique=True)) if descriptor.fields else ()
-    ):
+    if not descriptor.fields:
+        return message
+    for field in draw(st.lists(one_of_these(descriptor.fields), max_size=FIELDS)):
         fill(draw, message, field, texts, depth)
     return message
 
@@ -59,7 +59,7 @@ def _values(draw: st.DrawFn, field: FieldDescriptor, texts: tuple[str, ...], dep
         return [draw(scalars(field, texts)) for _ in range(count)]
     if depth == 0:
         return [new_message(field.message_type) for _ in range(count)]
-    return [draw(messages(field.message_type, texts, depth - 1)) for _ in range(count)]
+    return [random_message(draw, field.message_type, texts, depth - 1) for _ in range(count)]
 
 
 def _fill_map(draw: st.DrawFn, message: Any, field: FieldDescriptor, texts: tuple[str, ...], depth: int) -> None:
@@ -69,4 +69,4 @@ def _fill_map(draw: st.DrawFn, message: Any, field: FieldDescriptor, texts: tupl
     assert value.message_type is not None
     for _ in range(draw(st.integers(0, ITEMS))):
         entry = getattr(message, field.name)[draw(scalars(key, texts))]
-        fill(draw, entry, draw(st.sampled_from(value.message_type.fields)), texts, max(0, depth - 1))
+        fill(draw, entry, draw(one_of_these(value.message_type.fields)), texts, max(0, depth - 1))

@@ -54,10 +54,6 @@ class World:
     collection_token: str
     snapshot: tuple[admin_pb2.SnapshotChunk, ...]
 
-    def __repr__(self) -> str:
-        """Nothing of it: Hypothesis prints it with every strategy."""
-        return "World()"
-
     def texts(self, writes: bool) -> tuple[str, ...]:
         """Names and tokens that mean something here.
 

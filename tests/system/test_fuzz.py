@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.fuzz import memory
 from tests.fuzz.arena import Arena, arena
-from tests.fuzz.attempts import FLOODS, Attempt, attempts
+from tests.fuzz.attempts import FLOODS, Attempt, Target, attempts
 from tests.fuzz.contract import Method, methods
 from tests.fuzz.guard import contents
 from tests.fuzz.templates import TEMPLATES
@@ -64,7 +64,7 @@ def test_no_request_breaks_a_method(fuzzed: Arena, method: Method) -> None:
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )
-    @given(attempts(method, fuzzed.world, floods))
+    @given(attempts(Target(method, fuzzed.world, floods)))
     def answers_are_right(attempt: Attempt) -> None:
         problem, outcome = fuzzed.attempt(attempt)
         if problem and SURVEY:
