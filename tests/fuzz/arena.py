@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fuzz import memory
+from tests.fuzz import log_lines, memory
 from tests.fuzz.attempts import Attempt
 from tests.fuzz.calls import Caller, Outcome
 from tests.fuzz.contract import Method
@@ -35,6 +35,7 @@ class Arena:
     stored: dict[str, tuple[bytes, bytes]]
     probe: subprocess.Popen[str]
     memory_before: dict[str, float]
+    log_ends: dict[str, int]
     started: float = field(default_factory=time.time)
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     ends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -107,6 +108,7 @@ class Arena:
                 }
                 for name, pid in self.pids.items()
             },
+            "log": log_lines.complaints(self.system, self.log_ends),
             "faults": [
                 {"fault": fault, "method": method, "request": request, "answer": answer}
                 for (fault, method), (request, answer) in sorted(self.faults.items())
@@ -126,7 +128,7 @@ def arena(system: System) -> Iterator[Arena]:
         stack.callback(caller.close)
         running = memory.pids(system)
         before = {name: memory.resident_mib(pid) for name, pid in running.items()}
-        yield Arena(system, world, caller, running, contents(system, GUARDED), probe, before)
+        yield Arena(system, world, caller, running, contents(system, GUARDED), probe, before, log_lines.ends(system))
 
 
 def _end(probe: subprocess.Popen[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.fuzz import memory
+from tests.fuzz import log_lines, memory
 from tests.fuzz.arena import Arena, arena
 from tests.fuzz.attempts import FLOODS, Attempt, Target, attempts
 from tests.fuzz.contract import Method, methods
@@ -83,6 +83,11 @@ def test_nothing_stored_is_changed(fuzzed: Arena) -> None:
 
 def test_every_process_lives(fuzzed: Arena) -> None:
     assert memory.pids(fuzzed.system) == fuzzed.pids
+
+
+def test_no_service_logs_an_error(fuzzed: Arena) -> None:
+    found = log_lines.complaints(fuzzed.system, fuzzed.log_ends)
+    assert not found, "\n".join(f"{count} times: {kind}\n  {first}" for kind, (count, first) in found.items())
 
 
 def test_others_are_answered_in_time(fuzzed: Arena) -> None:
