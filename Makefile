@@ -8,7 +8,7 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 CHAOS := kills reembedding filters stores_as_one database_trouble
-.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder bench-stores chaos clean
+.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder bench-stores chaos fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,10 @@ chaos: setup-dev ## The long forms: 100 kills in 2,000 pictures, 1,000 pictures 
 	WENTU_TEST_KILLS=100 WENTU_TEST_PICTURES=2000 WENTU_TEST_REEMBEDDED=1000 WENTU_TEST_FILTERS=10000 \
 	WENTU_TEST_SEQUENCES=6 WENTU_TEST_PAUSE_SECONDS=20 $(if $(SEED),WENTU_TEST_SEED=$(SEED)) \
 	    $(BIN)/python -m pytest -s $(addprefix tests/test_,$(addsuffix .py,$(or $(TESTS),$(CHAOS))))
+
+fuzz: setup-dev ## 2,000 hostile calls of every method, on both pairs of stores [EXAMPLES=N, SEED=N, FUZZ_JSON=FILE]
+	WENTU_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),2000) $(if $(SEED),WENTU_TEST_SEED=$(SEED)) \
+	    $(BIN)/python -m pytest -s tests/system/test_fuzz.py
 
 bench-encoder: setup-dev ## The encoder beside cn_clip's loop and the bare engine [JSON=FILE, MODELS="RN50 ..."]
 	$(BIN)/python -m bench.encoder $(if $(MODELS),--models $(MODELS)) $(if $(JSON),--json $(JSON))

@@ -122,6 +122,7 @@ class Refusal:
     fields: tuple[str, ...]
     retry: bool
     metadata: Mapping[str, str]
+    domain: str
 
 
 def refusal(error: Any) -> Refusal:
@@ -144,4 +145,5 @@ def refusal(error: Any) -> Refusal:
         tuple(violation.field for violation in bad.field_violations),
         "RetryInfo" in details,
         json_format.MessageToDict(info).get("metadata", {}),
+        info.domain,
     )

@@ -1,0 +1,23 @@
+"""All that is stored of a collection, to be compared before and after."""
+
+from __future__ import annotations
+
+from protos import search_pb2 as pb
+from tests.system import CALL_SECONDS, System
+
+
+def contents(system: System, collection: str) -> dict[str, tuple[bytes, bytes]]:
+    """By id: what is known of the image with its attributes and its vector, serialized, and its bytes."""
+    listed = system.client.images.ListImages(
+        pb.ListImagesRequest(collection=collection, page_size=1000), timeout=CALL_SECONDS
+    ).images
+    ids = [each.image.image_id for each in listed]
+    request = pb.GetImageDetailsRequest(collection=collection, image_ids=ids, include_embeddings=True)
+    details = system.client.images.GetImageDetails(request, timeout=CALL_SECONDS).images
+    return {
+        each.image.image_id: (
+            each.SerializeToString(deterministic=True),
+            system.read(collection, each.image.image_id),
+        )
+        for each in details
+    }
