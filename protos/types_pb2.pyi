@@ -384,7 +384,7 @@ Global___TextSimilarity: _TypeAlias = TextSimilarity  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """A condition on the attributes of a picture. Nested at most 16 deep, at most 1,000 conditions in all."""
+    """A condition on the attributes of a picture. Nested at most 16 deep, at most 1,000 conditions and 1 MiB in all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
