@@ -269,7 +269,12 @@ def test_bad_image_ids(system: System, collection: str, image_id: str) -> None:
 
 def test_attributes_beyond_the_limit(system: System, collection: str) -> None:
     upload = types_pb2.ImageUpload(image_id="one", data=noise(1))
-    for too_many in ({"text": "x" * 70_000}, {"text": "\x01" * 12_000}, {"[" * 30_000: "x"}, {"x": [1e-300] * 5900}):
+    for too_many in (
+        {"text": "x" * 70_000},
+        {"text": "\x01" * 12_000},
+        {"[" * 30_000: "x"},
+        {"x": [-1.5e-300 / 7] * 5000},
+    ):
         upload.attributes.Clear()
         upload.attributes.update(too_many)
         request = pb.AddImageRequest(collection=collection, image=upload)

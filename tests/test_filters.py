@@ -303,6 +303,7 @@ def nested(depth: int) -> types.Filter:
 TEXT = types.FilterValue(string_value="x")
 NUMBER = types.FilterValue(int_value=1)
 NINE = [types.FilterValue(int_value=number) for number in range(9)]
+LONG = [types.FilterValue(string_value="x" * 6000)] * 5000
 MANY = [types.Filter(exists=types.ExistsCondition(attribute="a"))] * 1000
 
 
@@ -355,6 +356,7 @@ MANY = [types.Filter(exists=types.ExistsCondition(attribute="a"))] * 1000
         ),
         (nested(17), "filter" + ".not" * 16, "nested deeper than 16"),
         (types.Filter(all=types.AllCondition(filters=MANY)), "filter.all.filters[999]", "1,000 conditions"),
+        (types.Filter(one_of=types.OneOfCondition(attribute="a", values=LONG)), "filter", "1,048,576 bytes"),
     ],
 )
 def test_a_bad_filter_is_refused_by_its_field(message: types.Filter, field: str, problem: str) -> None:

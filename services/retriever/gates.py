@@ -40,11 +40,11 @@ class Gate:
         try:
             await place[1]
         except asyncio.CancelledError:
-            if place in self._queue:
+            if not place[1].cancelled():  # let in at the moment of the cancellation
+                self._leave()
+            elif place in self._queue:
                 self._queue.remove(place)
                 self._admit()
-            else:  # let in at the moment of the cancellation
-                self._leave()
             raise
 
     def _leave(self) -> None:

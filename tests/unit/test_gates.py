@@ -37,3 +37,26 @@ async def test_who_waits_no_more_keeps_nobody_out() -> None:
             pass
     async with asyncio.timeout(1):
         await alone()
+
+
+async def test_one_that_gives_up_as_another_leaves_lets_nobody_in() -> None:
+    gate = Gate()
+
+    async def enter(held: asyncio.Event) -> None:
+        async with gate.alone():
+            await held.wait()
+
+    first, second = asyncio.Event(), asyncio.Event()
+    tasks = [asyncio.create_task(enter(held)) for held in (first, first, second)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    first.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reader = asyncio.ensure_future(gate.shared().__aenter__())
+    await asyncio.sleep(0.01)
+    assert not reader.done(), "the third is alone"
+    second.set()
+    await asyncio.wait_for(reader, 1)
+    await asyncio.gather(*tasks, return_exceptions=True)
