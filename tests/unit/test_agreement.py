@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway import reconciling
+from gateway import reconciling, reembedding
 from gateway.importing import Importer
 from gateway.libraries import Libraries
 from gateway.metrics import GatewayMetrics
@@ -35,8 +35,9 @@ Work = Coroutine[Any, Any, Any]
 
 
 @pytest.fixture(autouse=True)
-def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciling, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(reembedding, "SETTLE_SECONDS", 0)
 
 
 def upload(image_id: str, content: str) -> types_pb2.ImageUpload:

@@ -62,10 +62,11 @@ async def test_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = Catalog(None)  # type: ignore[arg-type]
     found = collection(STRICT, version=1)
 
-    async def get(collection: str, fresh: bool = False) -> VectorCollection:
+    async def get(collection: str) -> VectorCollection:
         return found
 
     monkeypatch.setattr(catalog, "get", get)
+    monkeypatch.setattr(catalog, "fresh", get)
     for precision in ("", "f32"):
         assert await catalog.guarded("holiday", MODEL, precision=precision) is found
     with pytest.raises(PrecisionMismatch, match="takes vectors in f32 alone, and these are in bf16") as refused:
