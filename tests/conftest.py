@@ -13,6 +13,22 @@ from tests.servers import Server
 from tests.system import System, new_system
 
 
+# Values of parameters that stand for a Milvus server.
+ON_MILVUS = frozenset({"served", "server"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For two processes: all tests that need the Milvus server go to one of them, for there can be only one server.
+
+    Of the others, those of a module stay together.
+    """
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        fixtures = getattr(item, "fixturenames", ())
+        on_milvus = "milvus" in fixtures or any(value in ON_MILVUS for value in parameters if isinstance(value, str))
+        item.add_marker(pytest.mark.xdist_group("milvus" if on_milvus else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     """A Milvus standalone and its address. Two of them cannot run here: each wants etcd's port."""
