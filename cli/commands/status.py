@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 
+import grpc
+import typer
 from google.protobuf import json_format
-from rich.console import Console
-from rich.table import Table
 
-from cli.client import TIMEOUT_SECONDS, connected
+from cli.client import TIMEOUT_SECONDS, Client, connected, explain, word
 from cli.commands.collections import all_collections
 from cli.options import GATEWAY, AsJson, Gateway
+from cli.terminal import say, say_json, say_table
 from protos import admin_pb2, types_pb2
 from protos import search_pb2 as pb
 
@@ -20,46 +20,63 @@ HEALTH_WORDS = {
     admin_pb2.SERVICE_HEALTH_NOT_SERVING: "not serving",
     admin_pb2.SERVICE_HEALTH_UNREACHABLE: "unreachable",
 }
-console = Console()
 
 
 def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
-    """Show each service: address, health, version, model or store, and the collections."""
+    """Show each service: address, health, version, model or store, collections. Code 1 if one does not serve."""
     with connected(gateway) as client:
         status = client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=TIMEOUT_SECONDS)
-        sizes = [
-            client.collections.GetCollection(
-                pb.GetCollectionRequest(collection=each.id), timeout=TIMEOUT_SECONDS
-            ).collection
-            for each in all_collections(client)
-        ]
+        collections, trouble = _collections(client)
     if as_json:
         document = json_format.MessageToDict(status)
-        document["collections"] = [json_format.MessageToDict(each) for each in sizes]
-        print(json.dumps(document, ensure_ascii=False, indent=2))
-        return
-    table = Table("service", "address", "health", "version", "what")
-    for service in status.services:
+        document["collections"] = [json_format.MessageToDict(collection) for collection in collections]
+        if trouble:
+            document["collectionsError"] = trouble
+        say_json(document)
+    else:
+        _say_services(status.services)
+        if trouble:
+            say(f"collections: {trouble}")
+        else:
+            _say_collections(collections)
+    if trouble or any(service.health != admin_pb2.SERVICE_HEALTH_SERVING for service in status.services):
+        raise typer.Exit(1)
+
+
+def _collections(client: Client) -> tuple[list[pb.Collection], str]:
+    """The collections with their sizes; and why they are not known, if a service that knows them is down."""
+    try:
+        return [
+            client.collections.GetCollection(
+                pb.GetCollectionRequest(collection=collection.id), timeout=TIMEOUT_SECONDS
+            ).collection
+            for collection in all_collections(client)
+        ], ""
+    except grpc.RpcError as error:
+        return [], explain(error)
+
+
+def _say_services(services: Sequence[admin_pb2.ServiceStatus]) -> None:
+    rows = []
+    for service in services:
         what = service.detail
         if service.HasField("model"):
             what = f"{service.model.name}, dim {service.model.dim}, {what}"
-        table.add_row(service.name, service.address, HEALTH_WORDS[service.health], service.version, what)
-    console.print(table)
-    _print_collections(sizes)
-    if any(service.health != admin_pb2.SERVICE_HEALTH_SERVING for service in status.services):
-        sys.exit(1)
+        rows.append((service.name, service.address, word(HEALTH_WORDS, service.health), service.version, what))
+    say_table(("service", "address", "health", "version", "what"), rows)
 
 
-def _print_collections(found: list[pb.Collection]) -> None:
-    table = Table("collection", "pictures", "MB", "model", "index", "indexed")
-    for each in found:
-        index = types_pb2.IndexType.Name(each.index.type).removeprefix("INDEX_TYPE_")
-        table.add_row(
-            each.id,
-            f"{each.image_count:,}",
-            f"{each.image_bytes / 1e6:,.1f}",
-            each.model.name,
-            index,
-            f"{each.indexed_count:,}",
+def _say_collections(collections: Sequence[pb.Collection]) -> None:
+    indexes = {value: name.removeprefix("INDEX_TYPE_") for name, value in types_pb2.IndexType.items()}
+    rows = [
+        (
+            collection.id,
+            f"{collection.image_count:,}",
+            f"{collection.image_bytes / 1e6:,.1f}",
+            collection.model.name,
+            word(indexes, collection.index.type),
+            f"{collection.indexed_count:,}",
         )
-    console.print(table)
+        for collection in collections
+    ]
+    say_table(("collection", "images", "MB", "model", "index", "indexed"), rows)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from cli.up import UpError, services, up
-
-console = Console()
+from cli.terminal import console
+from cli.up import services, up
 
 
 def up_command(
@@ -26,7 +23,4 @@ def up_command(
 ) -> None:
     """Run all four services here until Ctrl-C."""
     wanted = services(data, host, port, model, milvus, mysql, old_model)
-    try:
-        asyncio.run(up(wanted, data, console))
-    except UpError as error:
-        sys.exit(f"wentu: {error}")
+    asyncio.run(up(wanted, data, console))
