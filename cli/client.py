@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 import grpc
 
+from cli.errors import CommandError
 from protos import admin_pb2_grpc, search_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
 from services.common.settings import MIB
 
+T = TypeVar("T")
 MAX_MESSAGE_BYTES = 64 * MIB
+# The largest request that a gateway takes by default.
+MAX_REQUEST_BYTES = 32 * MIB
 TIMEOUT_SECONDS = 60.0
+# A gateway that does not answer a ping for so long hangs. It is asked whenever it has been silent for half of it.
+DEFAULT_HANG_SECONDS = 30.0
+
+
+def hang_seconds() -> float:
+    """WENTU_HANG_SECONDS, at least 10: servers take more frequent pings for an attack."""
+    given = os.environ.get("WENTU_HANG_SECONDS", "")
+    try:
+        return max(10.0, float(given or DEFAULT_HANG_SECONDS))
+    except ValueError as error:
+        raise CommandError(f"WENTU_HANG_SECONDS is {given!r}; it must be a number of seconds") from error
 
 
 class Client:
     """The stubs of one gateway."""
 
     def __init__(self, address: str) -> None:
+        silence_ms = round(hang_seconds() * 500)
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.keepalive_time_ms", silence_ms),
+            ("grpc.keepalive_timeout_ms", silence_ms),
+            # C-core's default of a minute would win over the line above.
+            ("grpc.http2.ping_timeout_ms", silence_ms),
+            ("grpc.http2.max_pings_without_data", 0),
         ]
+        self.address = address
         self.channel = grpc.insecure_channel(address, options)
         self.search = search_pb2_grpc.SearchServiceStub(self.channel)
         self.images = search_pb2_grpc.ImageServiceStub(self.channel)
@@ -31,27 +54,72 @@ class Client:
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
 
     def read_image(self, collection: str, image_id: str, *, thumbnail: bool) -> bytes:
-        """The bytes of one picture."""
+        """The bytes of one image. Raises CommandError if fewer come than the gateway announced."""
         rendition = types_pb2.RENDITION_THUMBNAIL if thumbnail else types_pb2.RENDITION_ORIGINAL
         request = pb.GetImageRequest(collection=collection, image_id=image_id, rendition=rendition)
-        return b"".join(part.chunk for part in self.images.GetImage(request, timeout=TIMEOUT_SECONDS))
+        size, chunks = 0, []
+        for part in self.images.GetImage(request, timeout=TIMEOUT_SECONDS):
+            if part.WhichOneof("part") == "info":
+                size = part.info.size_bytes
+            else:
+                chunks.append(part.chunk)
+        data = b"".join(chunks)
+        if len(data) != size:
+            raise CommandError(f"{image_id}: the gateway announced {size:,} bytes and sent {len(data):,}")
+        return data
 
 
 @contextmanager
 def connected(address: str) -> Iterator[Client]:
-    """A client; a failed call ends the program with one line and code 1."""
+    """A client, closed in the end."""
     client = Client(address)
     try:
         yield client
     except grpc.RpcError as error:
-        call: grpc.Call = error  # type: ignore[assignment]  # every RpcError of a call is one
-        name = call.code().name
-        if name == "UNAVAILABLE" and not _answered(call):
-            sys.exit(f"wentu: no gateway answers at {address}; is it running? (wentu up)")
-        sys.exit(f"wentu: {name}: {call.details()}")
+        raise CommandError(explain(error, address)) from error
     finally:
         client.channel.close()
 
 
-def _answered(call: grpc.Call) -> bool:
-    return any(key == "grpc-status-details-bin" for key, _ in call.trailing_metadata() or ())
+class Requests(Generic[T]):
+    """The requests of a stream. gRPC hides the cause if its iterator raises: here it ends, and the cause is kept."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = items
+        self.error: Exception | None = None
+        # Called when the items break off, as when the call must not go through then.
+        self.on_error: Callable[[], object] | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        try:
+            yield from self._items
+        except Exception as error:
+            self.error = error
+            if self.on_error is not None:
+                self.on_error()
+
+
+def word(words: Mapping[Any, str], value: int) -> str:
+    """The word for a value of an enum; a newer server may send one that this version does not know."""
+    return words.get(value, f"unknown ({value})")
+
+
+def explain(error: grpc.RpcError, address: str = "the gateway") -> str:
+    """One line on a failed call: the server's own words, or what is wrong with the connection."""
+    if not isinstance(error, grpc.Call):
+        return f"the call to {address} failed: {error}"
+    name, details = error.code().name, error.details() or ""
+    if any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ()):
+        return f"{name}: {details}"
+    lower = details.lower()
+    if name == "DEADLINE_EXCEEDED":
+        return f"{address} did not answer within {TIMEOUT_SECONDS:.0f} s: it hangs, or is overloaded"
+    if name == "UNAVAILABLE" and any(words in lower for words in ("ping timeout", "keepalive", "settings frame")):
+        return f"{address} hangs: it is connected and does not answer (WENTU_HANG_SECONDS is {hang_seconds():.0f})"
+    if name == "UNAVAILABLE" and any(words in lower for words in ("failed to connect", "refused", "dns", "resol")):
+        return f"no gateway answers at {address}; is it running? (wentu up) [{details}]"
+    if name == "UNAVAILABLE":
+        return f"the connection to {address} broke: {details}"
+    if name == "RESOURCE_EXHAUSTED" and "larger than max" in lower:
+        return f"a message is larger than {address} or this program takes: {details}"
+    return f"{name}: {details}"

@@ -1,4 +1,4 @@
-"""`wentu search --sheet`: the results as one picture."""
+"""`wentu search --sheet`: the results as one image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = 5
 
 @dataclass(frozen=True)
 class Cell:
-    """A result: the picture's bytes, its score, and a few words."""
+    """A result: the bytes of the image, its score, and a few words."""
 
     data: bytes
     score: float

@@ -18,12 +18,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
+from cli.errors import CommandError
+
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.1
 TAIL_LINES = 15
 
 
-class UpError(Exception):
+class UpError(CommandError):
     """The services cannot run; the message says why."""
 
 

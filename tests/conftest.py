@@ -12,7 +12,6 @@ from tests import servers
 from tests.servers import Server
 from tests.system import System, new_system
 
-
 # Values of parameters that stand for a Milvus server.
 ON_MILVUS = frozenset({"served", "server"})
 

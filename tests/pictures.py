@@ -19,7 +19,7 @@ GALLERY = Path("demo/gallery/demo_imgs.tsv")
 @cache
 def gallery() -> tuple[SourceImage, ...]:
     """The demo's gallery: pictures that the demo model understands, with their captions."""
-    return tuple(ChineseClipDataset(GALLERY))
+    return tuple(item for item in ChineseClipDataset(GALLERY) if isinstance(item, SourceImage))
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

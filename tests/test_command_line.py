@@ -33,25 +33,26 @@ def test_import_a_folder_search_and_delete(embedded: System, name: str, tmp_path
     (tmp_path / "notes.txt").write_text("no picture either")
     printed = embedded.cli("import", str(tmp_path), "-c", name, code=1)
     assert "broken.jpg: image.data: is not a picture of a known format" in printed
+    assert "1 passed over: 1 .txt" in printed
     assert "20 added, 1 failed" in printed
     (tmp_path / "broken.jpg").unlink()
     assert "20 skipped" in embedded.cli("import", str(tmp_path), "-c", name)
     assert "20 replaced" in embedded.cli("import", str(tmp_path), "-c", name, "--if-exists", "replace")
 
     sheet = tmp_path / "sheet.png"
-    answer = json.loads(embedded.cli("search", "注册", "-c", name, "-k", "7", "--json", "--sheet", str(sheet)))
+    answer = json.loads(embedded.cli("search", "注册", "-c", name, "-k", "7", "--json"))
     assert len(answer["hits"]) == 7
     assert answer["hits"][0]["imageId"].startswith("动物/")
+    table = embedded.cli("search", "注册", "-c", name, "-k", "7", "--sheet", str(sheet))
     with Image.open(sheet) as drawn:
         assert drawn.size[0] > 500
-    table = embedded.cli("search", "注册", "-c", name, "-k", "3")
     assert answer["hits"][0]["imageId"] in table
     assert f"{answer['hits'][0]['score']:.4f}" in table
 
     first = answer["hits"][0]["imageId"]
     assert f"{first}: deleted" in embedded.cli("delete", first, "-c", name)
     assert f"{first}: was not there" in embedded.cli("delete", first, "-c", name)
-    assert f"deleted {name} with 19 pictures" in embedded.cli("collections", "delete", name, "--yes")
+    assert f"deleted {name} with 19 images" in embedded.cli("collections", "delete", name, "--yes")
 
 
 def test_import_a_tar(embedded: System, name: str, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_import_chinese_clip_files(embedded: System, name: str, tmp_path: Path) 
     (tmp_path / "test_texts.jsonl").write_text("\n".join(captions))
     printed = embedded.cli("import", str(tmp_path), "-c", name, code=1)
     assert "10 added, 1 failed" in printed
-    assert "11: line 11" in printed
+    assert "test_imgs.tsv, line 11: the second column is not base64" in printed
     assert json.loads(captions[0])["text"] in embedded.cli("search", "版权", "-c", name)
     embedded.drop(name)
 
@@ -81,7 +82,6 @@ def test_import_chinese_clip_files(embedded: System, name: str, tmp_path: Path) 
 def test_mistakes_end_with_one_line(embedded: System, tmp_path: Path) -> None:
     assert "there is nothing at" in embedded.cli("import", str(tmp_path / "nowhere"), code=1)
     assert "NOT_FOUND: there is no collection 'nothere'" in embedded.cli("search", "猫", "-c", "nothere", code=1)
-    assert "INVALID_ARGUMENT: top_k: must be 1 to 1,000" in embedded.cli("search", "猫", "-k", "0", code=1)
     nobody = System(tmp_path, free_ports(1), ())
     assert "no gateway answers" in nobody.cli("status", code=1)
 

@@ -46,7 +46,7 @@ def test_there_and_back(system: System, filled: str, tmp_path: Path) -> None:
     assert "exists" in system.cli("snapshot", "export", filled, str(folder), code=1)
     copy = f"{filled}_copy"
     try:
-        assert "24 pictures" in system.cli("snapshot", "import", str(folder), copy)
+        assert "24 images" in system.cli("snapshot", "import", str(folder), copy)
         assert "already" in system.cli("snapshot", "import", str(folder), copy, code=1)
         text = str(gallery()[0].attributes["captions"][0])
         assert system.search_strong(copy, text) == system.search_strong(filled, text)

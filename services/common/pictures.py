@@ -8,19 +8,22 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
+from services.common.image_formats import HEAD_BYTES, image_format
+from services.common.image_repair import repaired
 
+Result = TypeVar("Result")
 # JPEG includes MPO, which phones write. Pillow also reads formats that start other programs (EPS), that are no pictures
 # (PDF, MPEG), or that hide a second picture of any size behind the size they tell (ICO): not here.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
 WHITE = (255, 255, 255, 255)
 MAX_16_BITS = 65_535
@@ -34,6 +37,12 @@ PROGRESSIVE_BYTES = 6
 # The limit is an argument and is checked below; Pillow's own would warn first.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()  # registers all formats: naming one that is not yet registered is an error
+# The extra `heic` brings it. Its wheel holds 27 MB of codecs, one of them under the GPL: not in the base.
+with suppress(ImportError):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    FORMATS = (*FORMATS, "HEIF")
 
 
 @dataclass(frozen=True)
@@ -67,12 +76,27 @@ def open_picture(
     `claim` is called before decoding, with the bytes that it takes at most. Raises ImageTooLarge or UnreadableImage,
     naming `field`.
     """
-    with opened(data, max_bytes=max_bytes, max_pixels=max_pixels, field=field) as image:
-        if claim is not None:
-            claim(decoding_bytes(image))
-        media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
-        ImageOps.exif_transpose(image, in_place=True)
-        return OpenPicture(to_rgb(image), media_type)
+
+    def read(file: bytes) -> OpenPicture:
+        with opened(file, max_bytes=max_bytes, max_pixels=max_pixels, field=field) as image:
+            if claim is not None:
+                claim(decoding_bytes(image))
+            media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
+            image.load()  # so that what follows fails for its own reasons alone
+            make_upright(image)
+            return OpenPicture(to_rgb(image), media_type)
+
+    return repairing(data, max_pixels, read)
+
+
+def repairing(data: bytes, max_pixels: int, read: Callable[[bytes], Result]) -> Result:
+    """What `read` makes of a file, or if it raises UnreadableImage, of the same pixels in a file that is repaired."""
+    try:
+        return read(data)
+    except UnreadableImage:
+        if (better := repaired(data, max_pixels)) is None:
+            raise
+    return read(better)
 
 
 @contextmanager
@@ -82,11 +106,21 @@ def opened(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> Itera
         raise UnreadableImage(field, "holds no bytes")
     if len(data) > max_bytes:
         raise ImageTooLarge(field, f"has {len(data):,} bytes; the limit is {max_bytes:,}")
+    if "HEIF" not in FORMATS and image_format(data[:HEAD_BYTES]) == "HEIC":
+        raise UnreadableImage(field, "is HEIC, which the services read with the extra heic: pip install '.[heic]'")
     with decoding(field), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise ImageTooLarge(field, f"has {width:,} x {height:,} pixels; the limit is {max_pixels:,} in all")
         yield image
+
+
+def make_upright(image: Image.Image) -> None:
+    """Turns it as EXIF says, as browsers do: broken EXIF says nothing, and neither does XMP."""
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+    with suppress(Exception):  # Pillow's EXIF reader raises many kinds
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def decoding_bytes(image: Image.Image) -> int:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from services.common.errors import InvalidField
-from services.common.pictures import PIXEL_BYTES, decoder_pixel_bytes, decoding_bytes, opened, to_rgb
+from services.common.pictures import (
+    PIXEL_BYTES,
+    decoder_pixel_bytes,
+    decoding_bytes,
+    make_upright,
+    opened,
+    repairing,
+    to_rgb,
+)
 
 QUALITY = 80
 # These are made small as they are, and converted then. The others would look worse, or have colours of their own.
@@ -23,8 +31,9 @@ def make_thumbnail(
     `claim` is called before decoding, with the bytes that it takes at most.
     """
     side = (side_pixels, side_pixels)
-    try:
-        with opened(data, max_bytes=len(data) + 1, max_pixels=max_pixels, field="image") as image:
+
+    def shrink(readable: bytes) -> bytes:
+        with opened(readable, max_bytes=len(readable), max_pixels=max_pixels, field="image") as image:
             decoder_bytes = image.width * image.height * decoder_pixel_bytes(image)
             # A JPEG is decoded at an eighth, a quarter or half of its size, as long as that is twice the thumbnail's.
             image.draft(None, (2 * side_pixels, 2 * side_pixels))
@@ -34,14 +43,17 @@ def make_thumbnail(
                 claim(decoder_bytes + (2 * PIXEL_BYTES * pixels if shrinkable else decoding_bytes(image)))
             if shrinkable:
                 image.thumbnail(side, Image.Resampling.BICUBIC)
-            ImageOps.exif_transpose(image, in_place=True)
+            make_upright(image)
             small = to_rgb(image)
             small.thumbnail(side, Image.Resampling.BICUBIC)  # nothing is left to do if it was made small before
             file = io.BytesIO()
             small.save(file, form, quality=QUALITY)
+            return file.getvalue()
+
+    try:
+        return repairing(data, max_pixels, shrink)
     except InvalidField:
         return b""
-    return file.getvalue()
 
 
 def describe_thumbnail(data: bytes) -> tuple[str, int, int]:

@@ -1,26 +1,24 @@
-"""The commands that look after collections."""
+"""The commands that look after collections: `wentu reconcile` and `wentu reembed`."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from cli.client import connected
+from cli.client import connected, word
 from cli.options import GATEWAY, Gateway
+from cli.terminal import console, say
 from protos import admin_pb2 as pb
 
-WHAT = {
+FINDINGS = {
     pb.FINDING_KIND_ORPHANED_BYTES: "bytes without a vector",
     pb.FINDING_KIND_MISSING_BYTES: "a vector without bytes",
     pb.FINDING_KIND_STALE_VECTOR: "a vector of other bytes",
     pb.FINDING_KIND_WRONG_MODEL: "a vector of another model",
 }
-console = Console()
 
 
 def reconcile_command(
@@ -31,35 +29,36 @@ def reconcile_command(
     ] = False,
     gateway: Gateway = GATEWAY,
 ) -> None:
-    """Compare both stores and repair what an interruption left. Code 1 where something is left to repair."""
-    found: Counter[str] = Counter()
+    """Compare both stores and repair what an interruption left. Code 1 if something is left to repair."""
+    counts: Counter[str] = Counter()
     checked = 0
     request = pb.ReconcileRequest(collection=collection, dry_run=dry_run, remove_orphans=remove_orphans)
     with connected(gateway) as client:
-        for answer in client.admin.Reconcile(request):
-            checked = max(checked, answer.checked_count)
-            if answer.leftover_count:
+        for response in client.admin.Reconcile(request):
+            checked = max(checked, response.checked_count)
+            if response.leftover_count:
                 ending = "not removed" if dry_run else "removed"
-                found["left"] += dry_run
-                console.print(f"{answer.leftover_count:,} images of a deleted collection of this id: {ending}")
-            if not answer.image_id:
+                counts["left"] += dry_run
+                say(f"{response.leftover_count:,} images of a deleted collection of this id: {ending}")
+            if not response.image_id:
                 continue
-            ending = "repaired" if answer.repaired else answer.error.message or "not repaired"
-            found["repaired" if answer.repaired else "left"] += 1
-            console.print(f"{answer.image_id}: {WHAT[answer.kind]}: {ending}", markup=False, soft_wrap=True)
-    console.print(f"{checked:,} compared, {found['repaired']:,} repaired, {found['left']:,} left")
-    if found["left"]:
-        sys.exit(1)
+            ending = "repaired" if response.repaired else response.error.message or "not repaired"
+            counts["repaired" if response.repaired else "left"] += 1
+            say(f"{response.image_id}: {word(FINDINGS, response.kind)}: {ending}")
+    say(f"{checked:,} compared, {counts['repaired']:,} repaired, {counts['left']:,} left")
+    if counts["left"]:
+        raise typer.Exit(1)
 
 
 def reembed_command(
     collection: Annotated[str, typer.Argument(help="Id of the collection.")], gateway: Gateway = GATEWAY
 ) -> None:
     """Encode a collection again under the encoder's model while it stays searchable. Resumes where it stopped."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with connected(gateway) as client, Progress(*columns, console=console) as progress:
         task = progress.add_task(collection, total=None)
-        for answer in client.admin.Reembed(pb.ReembedRequest(collection=collection)):
+        for response in client.admin.Reembed(pb.ReembedRequest(collection=collection)):
             # Writes that came meanwhile count too.
-            progress.update(task, completed=answer.done_count, total=max(answer.done_count, answer.total_count))
-    console.print(f"{collection} is searched by its new vectors now")
+            total = max(response.done_count, response.total_count)
+            progress.update(task, completed=response.done_count, total=total)
+    say(f"{collection} is searched by its new vectors now")

@@ -1,0 +1,58 @@
+"""How far an import has come: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from cli.sources import Source
+from cli.terminal import console, warn
+from cli.upload import Report
+
+LINE_SECONDS = 10.0
+LINE_SHARE = 0.1
+
+
+@contextmanager
+def shown(source: Source, report: Report) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each outcome."""
+    if console.is_terminal:
+        yield from _bar(source, report)
+    else:
+        yield _lines(source, report)
+
+
+def _bar(source: Source, report: Report) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(markup=False))
+    with Progress(
+        *columns, TextColumn("{task.fields[counts]}", markup=False), TimeRemainingColumn(), console=console
+    ) as bar:
+        task = bar.add_task("importing", total=1.0, counts="")
+
+        def show() -> None:
+            bar.update(task, completed=source.fraction(), counts=_counts(report))
+
+        yield show
+        show()
+
+
+def _lines(source: Source, report: Report) -> Callable[[], None]:
+    last_time, last_share = time.monotonic(), 0.0
+
+    def show() -> None:
+        nonlocal last_time, last_share
+        share, now = source.fraction(), time.monotonic()
+        # Both: a small import needs no lines, and a long one not many.
+        if now - last_time >= LINE_SECONDS or (share - last_share >= LINE_SHARE and now - last_time >= 1):
+            last_time, last_share = now, share
+            warn(f"importing: {share:.0%}, {_counts(report)}")
+
+    return show
+
+
+def _counts(report: Report) -> str:
+    failed = f", {report.failure_count:,} failed" if report.failure_count else ""
+    return f"{report.counts.total():,} images, {report.images_per_second():,.0f} images/s{failed}"

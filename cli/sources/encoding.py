@@ -1,0 +1,26 @@
+"""Text in UTF-8, or in the encoding that a person names."""
+
+from __future__ import annotations
+
+# UTF-8 writes characters up to here in two bytes at most, as GBK and Big5 write theirs.
+_LAST_OF_TWO_BYTES = "\u07ff"
+
+
+def decode(raw: bytes, encoding: str = "") -> str | None:
+    """The text; None if it is neither UTF-8 nor in `encoding`."""
+    text = _decode(raw, "utf-8")
+    if encoding and (text is None or may_be_misread(text)):
+        return _decode(raw, encoding) or text
+    return text
+
+
+def may_be_misread(text: str) -> bool:
+    """Whether text that was read as UTF-8 may be GBK by chance: 一只猫 becomes һֻè, all of characters of two bytes."""
+    return not text.isascii() and max(text) <= _LAST_OF_TWO_BYTES
+
+
+def _decode(raw: bytes, encoding: str) -> str | None:
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return None
