@@ -72,16 +72,15 @@ async def no_method(context: Context) -> None:
 
 def _logged(method: str, serve: Serve) -> Any:
     async def call(_: Any, context: Context) -> Any:
-        async with recorded(method, context), told(method, context):
-            return await serve(context)
+        async with recorded(method, context):
+            return await told(serve, method, context)
 
     return call
 
 
 def _answered(method: str, serve: Serve) -> Any:
     async def call(_: Any, context: Context) -> Any:
-        async with told(method, context):
-            return await serve(context)
+        return await told(serve, method, context)
 
     return call
 
@@ -114,20 +113,24 @@ def _code_name(context: Context) -> str:
     return str(code.name) if isinstance(code, grpc.StatusCode) else grpc_status(Code(code)).name
 
 
-@asynccontextmanager
-async def told(method: str, context: Context) -> AsyncIterator[None]:
-    """Turns errors into statuses with details. Others become INTERNAL, without their text."""
+async def told(serve: Serve, method: str, context: Context) -> Any:
+    """Serves, and turns errors into statuses with details. Others become INTERNAL, without their text."""
     try:
-        yield
+        return await serve(context)
     except (aio.AbortError, asyncio.CancelledError, GeneratorExit):
         raise
-    except WentuError as error:
-        await _abort(context, error)
+    except WentuError as caught:
+        error = caught
     except NotImplementedError:
-        await _abort(context, NotBuiltYet(method))
+        error = NotBuiltYet(method)
     except Exception:
         log.exception("unexpected error", method=method)
-        await _abort(context, InternalError())
+        error = InternalError()
+    # gRPC keeps what ends a call in a cycle with the call: the frames of the error, and the request and the answers of
+    # other services that they hold, must not stay with it until the collector comes.
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    await _abort(context, error)
+    return None
 
 
 async def _abort(context: Context, error: WentuError) -> None:

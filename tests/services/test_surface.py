@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
@@ -117,6 +118,27 @@ async def test_bytes_in_hand_have_a_limit(tmp_path: Path) -> None:
             (StatusCode.UNAVAILABLE, "OVERLOADED", True)
         }
         await put(request)  # all of it was given back
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+async def test_a_request_that_was_refused_is_let_go_at_once(port: int) -> None:
+    """Not when the collector comes: gRPC keeps the error of a call in a cycle with it."""
+    request = pb.PutBlobsRequest(collection="No", blobs=[pb.BlobUpload(image_id="a", data=bytes(40 * MIB))])
+    raw = request.SerializeToString()
+    async with channel(port) as caller:
+        put = caller.unary_unary(SERVICE + "PutBlobs")
+        gc.disable()
+        try:
+            await refused(put(raw))
+            before = resident_bytes()
+            for _ in range(10):
+                await refused(put(raw))
+            assert resident_bytes() - before < 400 * MIB  # 930 if they stay
+        finally:
+            gc.enable()
 
 
 async def stalled(caller: Any, count: int) -> tuple[list[Any], list[Any]]:
