@@ -213,7 +213,7 @@ class Catalog:
         found = await self.fresh(collection)
         if any(each.model.fits(model) for each in found.generations):
             return found
-        await self._drop_generations(found, found.precedes)
+        await self._drop_next(found)
         await self._make(
             replace(
                 found,
@@ -239,8 +239,23 @@ class Catalog:
 
     async def _abort(self, collection: str) -> VectorCollection:
         found = await self.fresh(collection)
-        await self._drop_generations(found, found.precedes)
+        await self._drop_next(found)
         return await self.fresh(collection)
+
+    async def _drop_next(self, found: VectorCollection) -> None:
+        """Drops the generations after the current one.
+
+        Another retriever may commit one at this moment, and a server drops what has an alias, with the alias: so each
+        is looked at right before, and the alias is put back if it went all the same.
+        """
+        for each in await self._all_generations(found.id, await self._backend.collections()):
+            if each.create_time == found.create_time and found.precedes(each):
+                if (await self._current(found.id)).physical == each.physical:
+                    return
+                await self._backend.drop(each.physical)
+        if not await self._exists(found.id):
+            log.warning("alias", collection=found.id, problem="a commit met an abort; the old generation serves")
+            await self._backend.create_alias(found.physical, found.id)
 
     async def _drop_generations(self, found: VectorCollection, chosen: Callable[[VectorCollection], bool]) -> None:
         """Drops those of the collection's generations that are `chosen`; none of a later collection of its name."""

@@ -51,16 +51,16 @@ async def test_a_read_waits_for_the_flush(tmp_path: Path, monkeypatch: pytest.Mo
     """The flush is held where what was in memory is no more there and its file not yet."""
     from milvus_lite.engine import collection
 
-    flush, in_between, go_on = collection.execute_flush, threading.Event(), threading.Event()
+    new_log, in_between, go_on = collection.WAL, threading.Event(), threading.Event()
 
-    def slow(**arguments: Any) -> None:
+    def slow(**arguments: Any) -> Any:
         in_between.set()
         assert go_on.wait(10)
-        flush(**arguments)
+        return new_log(**arguments)
 
     backend = await created(tmp_path)
     await backend.upsert("c", rows(0, 3))
-    monkeypatch.setattr(collection, "execute_flush", slow)
+    monkeypatch.setattr(collection, "WAL", slow)
     flushing = asyncio.create_task(backend.flush("c"))
     assert await asyncio.to_thread(in_between.wait, 10)
     query = [rows(0, 1)[0][VECTOR]]
@@ -132,7 +132,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted here: {mounted.stderr}")
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)  # a test that failed has files open there
 
 
 @leaves_files_open
