@@ -229,7 +229,7 @@ async def test_predictions_are_chinese_clips(converted: Path) -> None:
         ids = tokenize([data_code("eval")(text) for text in texts])
         pixels = torch.stack([transform(Image.open(io.BytesIO(each.data))) for each in images])
         wanted_texts = unit(module.encode_text(ids).numpy())
-        wanted_images = unit(torch.cat([module.encode_image(part) for part in pixels.split(64)]).numpy())
+        wanted_images = unit(torch.cat([module.encode_image(part) for part in torch.split(pixels, 64)]).numpy())
     async with encoder_of(checkpoint, make_engine(checkpoint, "openvino", "f32", converted)) as encoder:
         got_texts = np.array([each.vector for each in await encoder.encode_texts(texts)])
         parts = [images[start : start + 64] for start in range(0, len(images), 64)]

@@ -109,7 +109,7 @@ def test_a_text_is_read_no_further_than_the_model_sees() -> None:
 
     found = TOKENIZER._words
     try:
-        TOKENIZER._words = lambda _: lines()  # type: ignore[method-assign]
+        TOKENIZER._words = lambda _: lines()  # type: ignore[method-assign, assignment]
         assert len(TOKENIZER.ids("", CONTEXT_LENGTH - 1)) == CONTEXT_LENGTH - 1
     finally:
         TOKENIZER._words = found  # type: ignore[method-assign]
