@@ -1,6 +1,6 @@
 """Fidelity of models in each precision that this processor has, and what measuring it costs at a start.
 
-python -m bench.fidelity FOLDER: random full-size checkpoints of RN50 and ViT-B-16 are made there, and converted models kept.
+python -m bench.fidelity FOLDER: random full-size checkpoints of RN50 and ViT-B-16 are made and converted there.
 """
 
 from __future__ import annotations
