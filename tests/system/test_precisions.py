@@ -63,9 +63,7 @@ def test_another_precision_is_noted_or_refused(system: System, other: str, reque
     if "strict" not in request.node.callspec.id:
         assert {tuple(each.notes) for each in outcomes.values()} == {(pb.NOTE_PRECISION_MISMATCH,)}
         again = system.add(other, IMAGES)
-        assert {tuple(each.notes) for each in again.values()} == {()}, (
-            "what is not encoded again is the collection's own"
-        )
+        assert {tuple(each.notes) for each in again.values()} == {()}, "vectors that are there already"
         found = system.search(other, "“红色”", consistency=types_pb2.CONSISTENCY_STRONG)
         assert len(found.hits) == 2
         assert list(found.notes) == [pb.NOTE_PRECISION_MISMATCH]
