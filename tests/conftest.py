@@ -16,6 +16,7 @@ from tests.system import System, new_system
 ON_MILVUS = frozenset({"served", "server"})
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For two processes: all tests that need the Milvus server go to one of them, for there can be only one server.
 

@@ -57,8 +57,15 @@ def configure_logs(service: str, level: str, form: str) -> None:
     root.handlers[:] = [handler]
     # Libraries speak up only when something is wrong.
     root.setLevel(logging.WARNING if level != "error" else logging.ERROR)
+    # gRPC tells with a stack that an answer could not be sent, if the caller left at that moment.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departure)
     logging.captureWarnings(True)
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _is_no_departure(record: logging.LogRecord) -> bool:
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 def _standard_error_read(service: str) -> TextIO:

@@ -50,7 +50,9 @@ def _of_status(attempt: Attempt, error: Refusal) -> str:
         return f"UNAVAILABLE {error.reason} for what the caller did"
     if error.domain != "wentu" or error.reason not in REASONS:
         return f"{code} without ErrorInfo"
-    if error.code is grpc.StatusCode.INVALID_ARGUMENT and not error.fields:
+    # A message that cannot be parsed, or that is refused before it is, has no field that could be named.
+    whole = error.message.startswith("the request ")
+    if error.code is grpc.StatusCode.INVALID_ARGUMENT and not error.fields and not whole:
         return "INVALID_ARGUMENT that names no field"
     texts = (error.message, *error.metadata.values())
     return _of_texts(texts) or _of_valid(attempt, code, error.reason)
