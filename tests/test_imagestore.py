@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
+from services.common.channels import open_channel
 from services.common.settings import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
@@ -44,7 +45,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @asynccontextmanager
 async def serving(database: str, **more: Any) -> AsyncIterator[Stub]:
     settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0, **more)
-    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", retry=False) as channel:
         yield imagestore_pb2_grpc.ImageStoreServiceStub(channel)
 
 

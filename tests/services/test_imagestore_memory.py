@@ -20,7 +20,6 @@ from tests.pictures import drawn, encoded
 from tests.system import refusal
 from tests.test_imagestore import put, serving
 
-UNLIMITED = [("grpc.max_receive_message_length", -1)]
 THUMBNAIL: dict[str, Any] = {"side_pixels": 256, "max_pixels": 64_000_000, "form": "png"}
 
 
