@@ -39,7 +39,7 @@ demo: setup ## A working search: start all services, import the gallery, search 
 	demo/run.sh $(BIN)
 
 test: setup-dev lint ## The whole suite, on embedded stores and on real servers
-	$(BIN)/python -m pytest tests
+	scripts/test.sh $(BIN)
 
 lint: setup-dev check-proto ## Types, style, the contract
 	$(BIN)/ruff check .

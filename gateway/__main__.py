@@ -51,6 +51,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         reconciler = Reconciler(clients, settings)
         repairs = Repairs(reconciler)
         stack.push_async_callback(repairs.close)
+        clients.unfinished = repairs.ask
         counter = Counter(clients, metrics, settings.count_seconds)
         stack.push_async_callback(counter.close)
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from gateway.dependency import Dependency
@@ -26,8 +27,15 @@ COLLECTION_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
+def nobody(collection: str, image_ids: Sequence[str]) -> None:
+    """Told in vain."""
+
+
 class Clients:
     """Channels and stubs; every call carries the request id and what is left of the caller's deadline."""
+
+    # Who looks after vectors that may not agree with the image store.
+    unfinished: Callable[[str, Sequence[str]], None] = staticmethod(nobody)
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._limit_seconds = settings.timeout_seconds
@@ -37,6 +45,19 @@ class Clients:
         self._retriever = retriever_pb2_grpc.RetrieverServiceStub(self.retriever.channel)
         self._imagestore = imagestore_pb2_grpc.ImageStoreServiceStub(self.imagestore.channel)
         self._collections: dict[str, tuple[float, retriever_pb2.VectorCollection]] = {}
+
+    @contextmanager
+    def told_if_unfinished(self, collection: str, image_ids: Sequence[str]) -> Iterator[None]:
+        """For work on vectors after which the image store is looked at.
+
+        If it ends before that, because the caller left or a store failed, these vectors may not agree with the image
+        store: `unfinished` is told, so that they are looked after.
+        """
+        try:
+            yield
+        except BaseException:
+            self.unfinished(collection, image_ids)
+            raise
 
     @property
     def all(self) -> tuple[Dependency, ...]:

@@ -23,11 +23,14 @@ class Dependency:
         self.address = address
         self.channel: aio.Channel = open_channel(address, max_message_bytes=settings.max_message_bytes)
 
-    async def serves(self) -> bool:
-        """What its health service says of the whole process. Raises WentuError where it does not answer."""
+    async def serves(self, service: str = "") -> bool:
+        """What its health service says of a service, or of the whole process. Raises WentuError if it does not answer.
+
+        A process serves on while its own service does not, if it can still read: a retriever whose disk is full.
+        """
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         async with calling(self.name):
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), **outgoing(HEALTH_SECONDS))
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), **outgoing(HEALTH_SECONDS))
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def check(self) -> None:

@@ -32,6 +32,7 @@ from services.common.errors import (
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_image_id
 from services.common.wire_errors import from_item_error
+from services.common.work import aside
 
 _CHOICES = frozenset(
     {
@@ -95,14 +96,9 @@ class Importer:
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
         """One outcome a picture, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
-        outcomes: dict[int, Outcome] = {}
-        good: list[int] = []
-        for place, upload in enumerate(uploads):
-            try:
-                self._check(upload)
-                good.append(place)
-            except WentuError as error:
-                outcomes[place] = failed(error)
+        attributes_bytes = sum(upload.attributes.ByteSize() for upload in uploads)
+        outcomes = await aside(attributes_bytes, self._refused, uploads)
+        good = [place for place in range(len(uploads)) if place not in outcomes]
         try:
             outcomes |= zip(good, await self._add_good([uploads[place] for place in good]), strict=True)
         except WentuError as error:
@@ -112,6 +108,16 @@ class Importer:
             else:
                 outcomes |= {place: failed(error) for place in good}
         return [outcomes[place] for place in range(len(uploads))]
+
+    def _refused(self, uploads: Sequence[types_pb2.ImageUpload]) -> dict[int, Outcome]:
+        """The outcomes of those that are refused as they are, by place."""
+        outcomes: dict[int, Outcome] = {}
+        for place, upload in enumerate(uploads):
+            try:
+                self._check(upload)
+            except WentuError as error:
+                outcomes[place] = failed(error)
+        return outcomes
 
     def _check(self, upload: types_pb2.ImageUpload) -> None:
         check_image_id(upload.image_id, "image.image_id")
@@ -164,18 +170,19 @@ class Importer:
         good = [upload for upload in uploads if upload.image_id in encoded.vectors]
         if not good:
             return outcomes
-        put = await self._clients.put_blobs(
-            self._collection,
-            [_blob(upload, encoded.vectors[upload.image_id]) for upload in good],
-            creation_id=self._creation_id,
-        )
-        images = [
-            StoredImage(upload.image_id, upload.data, upload.attributes, info.sha256, revision)
-            for upload, info, revision in zip(good, put.infos, put.revisions, strict=True)
-        ]
-        embeddings = {image_id: result.embedding for image_id, result in encoded.vectors.items()}
-        made = {Fingerprint.from_message(collection.model): Vectors(embeddings, encoded.precision)}
-        errors = await self._agreement.write(images, made)
+        with self._clients.told_if_unfinished(self._collection, [upload.image_id for upload in good]):
+            put = await self._clients.put_blobs(
+                self._collection,
+                [_blob(upload, encoded.vectors[upload.image_id]) for upload in good],
+                creation_id=self._creation_id,
+            )
+            images = [
+                StoredImage(upload.image_id, upload.data, upload.attributes, info.sha256, revision)
+                for upload, info, revision in zip(good, put.infos, put.revisions, strict=True)
+            ]
+            embeddings = {image_id: result.embedding for image_id, result in encoded.vectors.items()}
+            made = {Fingerprint.from_message(collection.model): Vectors(embeddings, encoded.precision)}
+            errors = await self._agreement.write(images, made)
         for info in put.infos:
             if info.image_id in errors:
                 outcomes[info.image_id] = failed(errors[info.image_id])

@@ -100,7 +100,9 @@ class Pictures:
         agreement = Agreement(self._clients, self._settings, collection, creation_id)
         await agreement.delete_first(image_ids)
         gone = set(await self._clients.delete_blobs(collection, image_ids, creation_id=creation_id))
-        for error in (await agreement.delete(image_ids)).values():
+        with self._clients.told_if_unfinished(collection, image_ids):
+            errors = await agreement.delete(image_ids)
+        for error in errors.values():
             raise error
         return gone
 

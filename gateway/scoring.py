@@ -6,7 +6,9 @@ from gateway.clients import Clients
 from protos import search_pb2 as pb
 from protos import types_pb2
 from services.common.errors import InvalidField, WentuError
-from services.common.ids import check_collection, check_image_id
+from services.common.ids import check_collection, check_count, check_image_id
+
+MAX_TEXTS = 256
 
 
 class Scorer:
@@ -17,6 +19,7 @@ class Scorer:
 
     async def score(self, request: pb.ScoreTextsRequest) -> pb.ScoreTextsResponse:
         """Raises InvalidField, UnreadableImage, ImageTooLarge, ImageNotFound."""
+        check_count(request.texts, "texts", MAX_TEXTS)
         image = await self._image(request)
         try:
             compared = await self._clients.encoders.first.compare_texts(image, request.texts)

@@ -8,10 +8,19 @@ from gateway.clients import Clients
 from gateway.counting import Counter
 from gateway.dependency import Dependency
 from protos import admin_pb2 as pb
+from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from services.common import __version__
 from services.common.errors import WentuError
 
 COUNT_PAGE = 1000
+SERVICES = {
+    name: descriptor.services_by_name[service].full_name
+    for name, descriptor, service in (
+        ("encoder", encoder_pb2.DESCRIPTOR, "EncoderService"),
+        ("retriever", retriever_pb2.DESCRIPTOR, "RetrieverService"),
+        ("imagestore", imagestore_pb2.DESCRIPTOR, "ImageStoreService"),
+    )
+}
 
 
 class Status:
@@ -38,7 +47,7 @@ class Status:
     async def _one(self, dependency: Dependency) -> pb.ServiceStatus:
         status = pb.ServiceStatus(name=dependency.name, address=dependency.address)
         try:
-            serves = await dependency.serves()
+            serves = await dependency.serves(SERVICES[dependency.name])
             status.health = pb.SERVICE_HEALTH_SERVING if serves else pb.SERVICE_HEALTH_NOT_SERVING
             await self._describe(dependency, status)
         except WentuError:

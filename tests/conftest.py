@@ -16,17 +16,13 @@ from tests.system import System, new_system
 ON_MILVUS = frozenset({"served", "server"})
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two processes: all tests that need the Milvus server go to one of them, for there can be only one server.
-
-    Of the others, those of a module stay together.
-    """
+    """Marks the tests that need the Milvus server, for two processes that share the suite (scripts/test.sh)."""
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         fixtures = getattr(item, "fixturenames", ())
-        on_milvus = "milvus" in fixtures or any(value in ON_MILVUS for value in parameters if isinstance(value, str))
-        item.add_marker(pytest.mark.xdist_group("milvus" if on_milvus else item.nodeid.partition("::")[0]))
+        if "milvus" in fixtures or any(value in ON_MILVUS for value in parameters if isinstance(value, str)):
+            item.add_marker(pytest.mark.milvus)
 
 
 @pytest.fixture(scope="session")

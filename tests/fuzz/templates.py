@@ -323,6 +323,7 @@ TEMPLATES: Mapping[str, Template] = {
     "ImageStoreService.WriteBlob": Template(_write_blob),
     "ImageStoreService.DeleteBlobs": _one(sto.DeleteBlobsRequest(collection=DIRECT, image_ids=["blob 0", "no"])),
     "ImageStoreService.ListBlobs": Template(_list_blobs),
+    "ImageStoreService.ListCreations": _one(sto.ListCreationsRequest(collection=GUARDED)),
     "ImageStoreService.CountBlobs": _one(sto.CountBlobsRequest(collection=GUARDED)),
     "ImageStoreService.DropBlobs": Template(lambda world: [[sto.DropBlobsRequest(collection=each)] for each in MADE]),
     "ImageStoreService.GetBlobStore": _one(sto.GetBlobStoreRequest()),

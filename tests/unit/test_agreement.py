@@ -71,6 +71,30 @@ async def stream(clients: FakeClients, batches: int, content: str) -> list[str]:
     return done
 
 
+def test_vectors_are_looked_after_if_their_writer_stops_before_its_look() -> None:
+    world = World(random.Random(0))
+    world.create("c")
+    told: list[tuple[str, Sequence[str]]] = []
+    steps = 0
+    while True:
+        clients = FakeClients(world)
+        clients.unfinished = lambda collection, image_ids: told.append((collection, image_ids))
+        work = add(clients, ["a"], f"content {steps}")
+        try:
+            for _ in range(steps):
+                work.send(None)
+        except StopIteration:
+            break
+        before = told.copy()
+        rows = world.images.get(world.collection("c").creation_id, {}).values()
+        work.close()  # as a call that is cancelled
+        if f"content {steps}".encode() in [row.data for row in rows]:
+            assert told != before, steps
+        steps += 1
+    assert steps > 5
+    assert told[0] == ("c", ["a"])
+
+
 async def delete(clients: FakeClients, image_ids: Sequence[str]) -> None:
     request = pb.DeleteImagesRequest(collection="c", ids=pb.ImageIdList(image_ids=image_ids))
     await Pictures(clients, SETTINGS).delete(request)
