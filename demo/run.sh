@@ -26,8 +26,8 @@ cat "$data/up.txt"
 
 "$wentu" import demo/gallery
 "$wentu" search 红色的苹果 -k 5
+"$wentu" search 一杯咖啡 -k 5
 "$wentu" search 下雨天打伞 -k 5
 "$wentu" search 骑自行车的人 -k 5
-"$wentu" search 弹吉他 -k 5
-"$wentu" search 开心地笑 -k 10 --sheet "$data/sheet.png"
+"$wentu" search 过年 -k 10 --sheet "$data/sheet.png"
 echo "The last result as a contact sheet: $data/sheet.png"

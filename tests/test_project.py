@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cli.sources import SourceImage
+from demo.queries import development_queries, hit_rate
 from protos import errors_pb2
 from scripts.settings_table import ROOMS, tables
 from services.common import errors
@@ -101,8 +102,8 @@ def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
 
 
 def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embedded: System) -> None:
-    """R@1, R@5 and R@10 of the whole gallery, each picture looked for by its name, through the running system."""
-    figures = json.loads((project / "services/encoder/demo_model/figures.json").read_text())["noto"]
+    """Through the running system: the gallery looked for by its names, and the development queries."""
+    figures = json.loads((project / "services/encoder/demo_model/figures.json").read_text())
     embedded.create("recall")
     try:
         embedded.add("recall", {image.image_id: image.data for image in gallery()})
@@ -116,8 +117,12 @@ def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embe
             ranks = list(callers.map(rank, gallery()))
         for k in (1, 5, 10):
             measured = 100 * sum(place < k for place in ranks) / len(ranks)
-            # The card measures cleanly rendered pictures in fp32; the gallery is WebP, and the engine may use bf16.
-            assert measured == pytest.approx(figures[f"R@{k}"], abs=2.0), (k, measured)
+            # The card measures in fp32, and the engine may use bf16.
+            assert measured == pytest.approx(figures["noto"][f"R@{k}"], abs=2.0), (k, measured)
+        found = [embedded.search("recall", query.text, top_k=5).hits for query in development_queries()]
+        for k in (1, 5):
+            measured = hit_rate([[int(hit.image_id) for hit in hits] for hits in found], k)
+            assert measured == pytest.approx(figures["queries"][f"hit@{k}"], abs=2.0), (k, measured)
     finally:
         embedded.drop("recall")
 
