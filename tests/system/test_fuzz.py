@@ -29,7 +29,7 @@ IS_SHORT = EXAMPLES <= 50
 SEED = int(os.environ.get("WENTU_TEST_SEED", "0"))
 # Other callers' searches and health checks take at most this. The short form runs in the suite, on a machine that does
 # other things meanwhile, and is not to fail for that.
-LIMIT_SECONDS = float(os.environ.get("WENTU_TEST_FUZZ_LIMIT_SECONDS", "3" if IS_SHORT else "1"))
+LIMIT_SECONDS = float(os.environ.get("WENTU_TEST_FUZZ_LIMIT_SECONDS", "5" if IS_SHORT else "1"))
 # Goes through all examples and lists what it finds, instead of stopping at the first fault of a method to shrink it.
 SURVEY = bool(os.environ.get("WENTU_TEST_FUZZ_SURVEY"))
 JSON = os.environ.get("FUZZ_JSON", "")
