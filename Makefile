@@ -7,8 +7,9 @@ CONSTRAINTS := -c requirements/constraints.txt
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CHAOS := kills reembedding filters stores_as_one database_trouble
-.PHONY: help setup setup-dev demo test lint format proto check-proto artwork gallery train-demo bench-encoder bench-stores chaos fuzz clean
+CHAOS := tests/chaos tests/services/test_filters.py
+PYTEST := $(BIN)/python -m pytest
+.PHONY: help setup setup-tools setup-dev demo test test-fast lint format proto check-proto artwork gallery train-demo bench-encoder bench-stores chaos fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,10 +28,15 @@ $(VENV)/.runtime: $(VENV)/.python pyproject.toml requirements/constraints.txt re
 	$(PIP) install -q --no-deps -r requirements/cn-clip.txt
 	touch $@
 
-setup-dev: $(VENV)/.dev ## Install what the tests and linters need too, system packages included
+setup-tools: $(VENV)/.tools ## Install what the linters and the unit tests need too
 
-$(VENV)/.dev: $(VENV)/.runtime requirements/servers.txt
+$(VENV)/.tools: $(VENV)/.runtime
 	$(PIP) install -q $(CONSTRAINTS) --group dev
+	touch $@
+
+setup-dev: $(VENV)/.dev ## Install what all tests need too, servers and system packages included
+
+$(VENV)/.dev: $(VENV)/.tools requirements/servers.txt
 	$(PIP) install -q --no-deps -r requirements/servers.txt
 	scripts/install-mariadb.sh
 	touch $@
@@ -41,7 +47,10 @@ demo: setup ## A working search: start all services, import the gallery, search 
 test: setup-dev lint ## The whole suite, on embedded stores and on real servers
 	scripts/test.sh $(BIN)
 
-lint: setup-dev check-proto ## Types, style, the contract
+test-fast: lint ## Linters and unit tests: no process, no server, no system package
+	$(PYTEST) tests/unit
+
+lint: setup-tools check-proto ## Types, style, the contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,12 +58,12 @@ lint: setup-dev check-proto ## Types, style, the contract
 	$(BIN)/buf format --diff --exit-code
 	scripts/check-breaking.sh $(BIN)
 
-format: setup-dev ## Put code and contract into their standard form
+format: setup-tools ## Put code and contract into their standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/buf format -w
 
-proto: setup-dev ## Generate the code of the contract
+proto: setup-tools ## Generate the code of the contract
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PROTOC) --python_out=. --mypy_out=quiet:. protos/*.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PROTOC) --grpc_python_out=. --mypy_grpc_out=quiet:. \
 	    $$(grep -l '^service ' protos/*.proto)
@@ -62,14 +71,14 @@ proto: setup-dev ## Generate the code of the contract
 check-proto: proto
 	git diff --exit-code -- 'protos/*_pb2*' # generated code differs from the contract: commit what make proto wrote
 
-chaos: setup-dev ## The long forms: 100 kills in 2,000 pictures, 1,000 pictures re-embedded, 10,000 filters [SEED=N]
-	WENTU_TEST_KILLS=100 WENTU_TEST_PICTURES=2000 WENTU_TEST_REEMBEDDED=1000 WENTU_TEST_FILTERS=10000 \
+chaos: setup-dev ## The long forms: 100 kills in 2,000 images, 1,000 images re-embedded, 10,000 filters [SEED=N, TESTS=FILES]
+	WENTU_TEST_KILLS=100 WENTU_TEST_IMAGES=2000 WENTU_TEST_REEMBEDDED=1000 WENTU_TEST_FILTERS=10000 \
 	WENTU_TEST_SEQUENCES=6 WENTU_TEST_PAUSE_SECONDS=20 $(if $(SEED),WENTU_TEST_SEED=$(SEED)) \
-	    $(BIN)/python -m pytest -s $(addprefix tests/test_,$(addsuffix .py,$(or $(TESTS),$(CHAOS))))
+	    $(PYTEST) -s $(or $(TESTS),$(CHAOS))
 
 fuzz: setup-dev ## 2,000 hostile calls of every method, on both pairs of stores [EXAMPLES=N, SEED=N, FUZZ_JSON=FILE]
 	WENTU_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),2000) $(if $(SEED),WENTU_TEST_SEED=$(SEED)) \
-	    $(BIN)/python -m pytest -s tests/system/test_fuzz.py
+	    $(PYTEST) -s tests/system/test_fuzz.py
 
 bench-encoder: setup-dev ## The encoder beside cn_clip's loop and the bare engine [JSON=FILE, MODELS="RN50 ..."]
 	$(BIN)/python -m bench.encoder $(if $(MODELS),--models $(MODELS)) $(if $(JSON),--json $(JSON))

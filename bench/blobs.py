@@ -26,7 +26,7 @@ COLLECTION = "bench"
 
 
 def name(number: int) -> str:
-    return f"picture/{number:09}"
+    return f"image/{number:09}"
 
 
 def contents(rng: np.random.Generator, count: int) -> Iterator[list[tuple[str, bytes]]]:

@@ -23,10 +23,10 @@ from grpc import aio
 
 from bench.encoder_flops import flops, matmul_rate
 from bench.encoder_reference import (
-    bare_pictures,
+    bare_images,
     bare_text,
     bare_text_batches,
-    eager_pictures,
+    eager_images,
     eager_text,
     seconds_of,
     tokens,
@@ -43,13 +43,13 @@ from services.encoder.engines import make_engine
 from services.encoder.module import load_module
 from services.encoder.settings import EncoderSettings
 from services.encoder.texts import padded
-from tests.checkpoints import save_random
+from tests.support.checkpoints import save_random
 
 ROUNDS = 7
 EAGER_BATCH = 32
 # Between the sides: the threads of the one that had its turn spin for a while before they sleep.
 REST_SECONDS = 0.5
-PICTURES = 64
+IMAGES = 64
 LONGEST_OF_MOST = SENTENCES[13]  # 16 tokens
 _SERVICE = "/wentu.v1.EncoderService/"
 
@@ -66,7 +66,7 @@ class Bench:
     channel: aio.Channel
     stub: Any
     settings: EncoderSettings
-    pictures: list[bytes]
+    images: list[bytes]
 
     def raw(self, method: str) -> Any:
         """A method without a client's work on the messages: the callers take little of the cores they share."""
@@ -76,7 +76,7 @@ class Bench:
         return [pb.EncodeTextsRequest(texts=[text]).SerializeToString() for text in SENTENCES]
 
     def image_requests(self) -> list[bytes]:
-        return [pb.EncodeImagesRequest(images=[data]).SerializeToString() for data in self.pictures]
+        return [pb.EncodeImagesRequest(images=[data]).SerializeToString() for data in self.images]
 
 
 def milliseconds(seconds: list[float]) -> float:
@@ -130,19 +130,19 @@ async def lone_text(bench: Bench) -> None:
     )
 
 
-async def pictures(bench: Bench, seconds: float) -> None:
+async def images(bench: Bench, seconds: float) -> None:
     """8 callers, one JPEG a call."""
     side, call, requests = bench.checkpoint.image_resolution, bench.raw("EncodeImages"), bench.image_requests()
     bare, served, eager = [], [], []
     for _ in range(3):
-        taken = seconds_of(lambda: bare_pictures(bench.engine, bench.pictures, side, bench.settings))
-        bare.append(len(bench.pictures) / taken)
+        taken = seconds_of(lambda: bare_images(bench.engine, bench.images, side, bench.settings))
+        bare.append(len(bench.images) / taken)
         served.append((await callers(8, seconds, call, requests)).rate)
-        taken = seconds_of(lambda: eager_pictures(bench.module, bench.pictures[:EAGER_BATCH], side))
+        taken = seconds_of(lambda: eager_images(bench.module, bench.images[:EAGER_BATCH], side))
         eager.append(EAGER_BATCH / taken)
     rate, of_bare, of_eager = (statistics.median(each) for each in (served, bare, eager))
     bench.report.row(
-        "2 pictures, 8 callers",
+        "2 images, 8 callers",
         f"{rate:.1f}/s",
         f"bare loop {of_bare:.1f}/s",
         f"{rate / of_bare:.0%}",
@@ -151,7 +151,7 @@ async def pictures(bench: Bench, seconds: float) -> None:
         bare=bare,
     )
     bench.report.row(
-        "2 pictures, 8 callers",
+        "2 images, 8 callers",
         f"{rate:.1f}/s",
         f"cn_clip's loop, batch {EAGER_BATCH} {of_eager:.1f}/s",
         f"{rate / of_eager:.2f} x",
@@ -260,13 +260,13 @@ async def neighbours(bench: Bench) -> None:
     together = (await bench.stub.EncodeTexts(pb.EncodeTextsRequest(texts=[*SENTENCES, *SENTENCES]))).results
     texts = _least_cosine(alone, together)
     single = [
-        (await bench.stub.EncodeImages(pb.EncodeImagesRequest(images=[data]))).results[0] for data in bench.pictures[:8]
+        (await bench.stub.EncodeImages(pb.EncodeImagesRequest(images=[data]))).results[0] for data in bench.images[:8]
     ]
-    both = (await bench.stub.EncodeImages(pb.EncodeImagesRequest(images=bench.pictures[:24]))).results
+    both = (await bench.stub.EncodeImages(pb.EncodeImagesRequest(images=bench.images[:24]))).results
     images = _least_cosine(single, both)
     bench.report.row(
         f"7 alone and batched, {bench.engine.name} {bench.engine.precision}",
-        f"texts {texts:.7f}, pictures {images:.7f}", "least cosine", "", "0.99999", texts=texts, images=images,
+        f"texts {texts:.7f}, images {images:.7f}", "least cosine", "", "0.99999", texts=texts, images=images,
     )  # fmt: skip
 
 
@@ -283,7 +283,7 @@ async def device(bench: Bench) -> None:
     ids = padded([tokens(LONGEST_OF_MOST)] * bench.engine.text_batch)
     peak = matmul_rate(bench.engine)
     for tower, inputs, run in (
-        ("pictures", pixels, bench.engine.encode_images),
+        ("images", pixels, bench.engine.encode_images),
         ("texts", ids, bench.engine.encode_texts),
     ):
         work = flops(bench.module, tower, inputs)
@@ -324,18 +324,18 @@ async def measure(report: Report, name: str, options: argparse.Namespace, folder
                 channel=channel,
                 stub=encoder_pb2_grpc.EncoderServiceStub(channel),
                 settings=settings,
-                pictures=photographs(PICTURES),
+                images=photographs(IMAGES),
             )
             report.row("engine", f"{bench.engine.name} {bench.engine.device} {bench.engine.precision}")
-            for _ in range(2):  # every text length, and the pictures' batches, once before the measuring
+            for _ in range(2):  # every text length, and the images' batches, once before the measuring
                 bare_text_batches(bench.engine, SENTENCES)
-                bare_pictures(bench.engine, bench.pictures, checkpoint.image_resolution, settings)
+                bare_images(bench.engine, bench.images, checkpoint.image_resolution, settings)
                 await callers(64, 1, bench.raw("EncodeTexts"), bench.text_requests())
                 await callers(8, 1, bench.raw("EncodeImages"), bench.image_requests())
             gc.collect()
             gc.freeze()  # the callers' pauses for their own garbage are not the server's
             await lone_text(bench)
-            await pictures(bench, options.seconds)
+            await images(bench, options.seconds)
             await crowd(bench, options.seconds, "texts of one length", [LONGEST_OF_MOST])
             await crowd(bench, options.seconds, "texts of 3 to 24 tokens", SENTENCES)
             for what in options.overload:
@@ -352,11 +352,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each round of callers")
-    parser.add_argument("--overload", nargs="*", default=["texts", "pictures"])
+    parser.add_argument("--overload", nargs="*", default=["texts", "images"])
     parser.add_argument("--overload-seconds", type=float, default=60.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    report = Report("bench-encoder", pictures=f"{PICTURES} JPEGs of 500 x 375", texts=f"{len(SENTENCES)} sentences")
+    report = Report("bench-encoder", images=f"{IMAGES} JPEGs of 500 x 375", texts=f"{len(SENTENCES)} sentences")
     for name in options.models:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(measure(report, name, options, Path(folder)))

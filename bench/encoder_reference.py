@@ -14,7 +14,7 @@ from PIL import Image
 
 from services.encoder.cn_clip_import import image_transform, tokenize
 from services.encoder.engine import Engine
-from services.encoder.pictures import Picture, read_picture
+from services.encoder.preprocessing import DecodedImage, read_image_file
 from services.encoder.settings import EncoderSettings
 from services.encoder.texts import padded, padded_length, tokenize_text
 
@@ -31,8 +31,8 @@ def eager_text(module: Any, text: str) -> None:
         module.encode_text(tokenize([text]))
 
 
-def eager_pictures(module: Any, files: Sequence[bytes], resolution: int) -> None:
-    """cn_clip's transform, one picture after the other, and its encode_image, eager, fp32, on all as one batch."""
+def eager_images(module: Any, files: Sequence[bytes], resolution: int) -> None:
+    """cn_clip's transform, one image after the other, and its encode_image, eager, fp32, on all as one batch."""
     transform = image_transform(resolution)
     with torch.inference_mode():
         module.encode_image(torch.stack([transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in files]))
@@ -60,7 +60,7 @@ def bare_text_batches(engine: Engine, texts: Sequence[str]) -> int:
     return len(batches)
 
 
-def bare_pictures(engine: Engine, files: Sequence[bytes], resolution: int, settings: EncoderSettings) -> None:
+def bare_images(engine: Engine, files: Sequence[bytes], resolution: int, settings: EncoderSettings) -> None:
     """Decoded by as many threads as the encoder has, a batch ahead of the engine, in the engine's batches."""
     with ThreadPoolExecutor(settings.threads) as pool:
 
@@ -76,7 +76,7 @@ def bare_pictures(engine: Engine, files: Sequence[bytes], resolution: int, setti
             engine.encode_images(pixels)
 
 
-def _read(data: bytes, resolution: int, settings: EncoderSettings) -> Picture:
-    return read_picture(
+def _read(data: bytes, resolution: int, settings: EncoderSettings) -> DecodedImage:
+    return read_image_file(
         data, resolution, max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels, field="image"
     )

@@ -16,7 +16,7 @@ from services.encoder.engine_openvino import OpenVinoEngine, can_compute
 from services.encoder.fidelity import measure
 from services.encoder.references import reference_of
 from services.encoder.settings import EncoderSettings
-from tests.checkpoints import save_random
+from tests.support.checkpoints import save_random
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.probe import is_serving
-from tests.servers import free_ports, process
+from tests.support.servers import free_ports, process
 
 START_SECONDS = 600
 

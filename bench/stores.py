@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import blobs, vectors
 from bench.report import Report
 from bench.serving import serving
-from tests import servers
+from tests.support import servers
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
 
 DIM = 512
-# Embeddings of pictures lie near a surface of few dimensions; of plain noise no index finds anything.
+# Embeddings of images lie near a surface of few dimensions; of plain noise no index finds anything.
 INNER_DIM = 32
 BATCH = 1000
 COMPARED = 30  # batches that each way writes, in turns
@@ -61,7 +61,7 @@ class Best:
 
 
 def name(number: int) -> str:
-    return f"picture/{number:09}"
+    return f"image/{number:09}"
 
 
 def create_direct(client: MilvusClient) -> None:

@@ -10,12 +10,12 @@ from cli.commands.collections import collections_app
 from cli.commands.delete import delete_command
 from cli.commands.get import get_command
 from cli.commands.import_images import import_command
+from cli.commands.maintenance import reconcile_command, reembed_command
 from cli.commands.search import search_command
 from cli.commands.similarity import similarity_command
 from cli.commands.snapshot import snapshot_app
 from cli.commands.status import status_command
 from cli.commands.up import up_command
-from cli.commands.upkeep import reconcile_command, reembed_command
 from cli.commands.version import version_command, version_option
 from cli.edge import Edge
 

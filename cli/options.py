@@ -10,5 +10,5 @@ Gateway = Annotated[str, typer.Option(envvar="WENTU_GATEWAY", help="Address of t
 Collection = Annotated[str, typer.Option("--collection", "-c", envvar="WENTU_COLLECTION", help="The collection.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 GATEWAY = "127.0.0.1:50050"
-COLLECTION = "pictures"
+COLLECTION = "images"
 PRECISION_NOTE = "the encoder computes in another precision than the collection's vectors: see `wentu status`"

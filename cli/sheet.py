@@ -42,10 +42,10 @@ def draw_sheet(title: str, cells: Sequence[Cell], path: Path) -> None:
     for place, cell in enumerate(cells):
         left = GAP_PIXELS + place % columns * step_x
         top = title_pixels + GAP_PIXELS + place // columns * step_y
-        with Image.open(io.BytesIO(cell.data)) as image:
-            picture = image.convert("RGB")
-        picture.thumbnail((CELL_PIXELS, CELL_PIXELS))
-        sheet.paste(picture, (left + (CELL_PIXELS - picture.width) // 2, top + (CELL_PIXELS - picture.height) // 2))
+        with Image.open(io.BytesIO(cell.data)) as opened:
+            image = opened.convert("RGB")
+        image.thumbnail((CELL_PIXELS, CELL_PIXELS))
+        sheet.paste(image, (left + (CELL_PIXELS - image.width) // 2, top + (CELL_PIXELS - image.height) // 2))
         words = f"{place + 1}. {cell.score:.3f}" + (f"  {cell.words}" if chinese else "")
         draw.text((left, top + CELL_PIXELS + 4), words[:20], fill="dimgray", font=small)
     sheet.save(path)

@@ -48,25 +48,25 @@ class Maker:
         )
 
     def render(self, code_point: int, size_pixels: int) -> Image.Image:
-        """One emoji as a square RGBA picture."""
+        """One emoji as a square RGBA image."""
         png = resvg_py.svg_to_bytes(svg_string=self.svg(code_point), width=size_pixels, height=size_pixels)
-        picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-        return picture if picture.size == (size_pixels, size_pixels) else picture.resize((size_pixels, size_pixels))
+        image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+        return image if image.size == (size_pixels, size_pixels) else image.resize((size_pixels, size_pixels))
 
 
-def on_white(picture: Image.Image, margin: float = 0.06) -> Image.Image:
-    """The picture on a white square with a margin (a share of its side)."""
-    side = round(picture.width * (1 + 2 * margin))
+def on_white(image: Image.Image, margin: float = 0.06) -> Image.Image:
+    """The image on a white square with a margin (a share of its side)."""
+    side = round(image.width * (1 + 2 * margin))
     canvas = Image.new("RGBA", (side, side), "white")
-    offset = (side - picture.width) // 2
-    canvas.alpha_composite(picture, (offset, offset))
+    offset = (side - image.width) // 2
+    canvas.alpha_composite(image, (offset, offset))
     return canvas.convert("RGB")
 
 
 def render_all(maker: Maker, code_points: list[int], size_pixels: int) -> npt.NDArray[np.uint8]:
     """uint8 [concepts, size, size, 4]; all zero where the maker has no such icon."""
-    pictures = np.zeros((len(code_points), size_pixels, size_pixels, 4), dtype=np.uint8)
+    images = np.zeros((len(code_points), size_pixels, size_pixels, 4), dtype=np.uint8)
     for row, code_point in enumerate(code_points):
         if code_point in maker:
-            pictures[row] = np.asarray(maker.render(code_point, size_pixels))
-    return pictures
+            images[row] = np.asarray(maker.render(code_point, size_pixels))
+    return images

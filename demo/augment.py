@@ -10,18 +10,18 @@ MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
 STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
 
 
-def normalize(pictures: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """float [n, 3, h, w] of 0 to 1 to the input of cn_clip's towers (cn_clip/clip/utils.py, image_transform)."""
-    return (pictures - MEAN) / STD
+    return (images - MEAN) / STD
 
 
 def uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def place(pictures: Tensor, resolution: int, generator: torch.Generator) -> Tensor:
+def place(images: Tensor, resolution: int, generator: torch.Generator) -> Tensor:
     """Premultiplied RGBA [n, 4, h, w], rotated, scaled, stretched and shifted, at the model's resolution."""
-    count = len(pictures)
+    count = len(images)
     angle = uniform(count, -0.3, 0.3, generator) * (torch.rand(count, generator=generator) < 0.7)
     scale = uniform(count, 0.85, 1.5, generator)
     stretch = uniform(count, 0.9, 1.1, generator)
@@ -34,7 +34,7 @@ def place(pictures: Tensor, resolution: int, generator: torch.Generator) -> Tens
         1,
     )
     grid = F.affine_grid(theta, [count, 4, resolution, resolution], align_corners=False)
-    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def backgrounds(count: int, resolution: int, generator: torch.Generator) -> Tensor:
@@ -45,25 +45,25 @@ def backgrounds(count: int, resolution: int, generator: torch.Generator) -> Tens
     return F.interpolate(corners.expand(-1, -1, 2, 2), size=resolution, mode="bilinear", align_corners=True)
 
 
-def recolour(pictures: Tensor, generator: torch.Generator) -> Tensor:
+def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
     """A random mix of the channels around the identity, then brightness, contrast and sometimes grey."""
-    count = len(pictures)
+    count = len(images)
     strength = uniform(count, 0.0, 0.45, generator).view(count, 1, 1)
     mix = torch.eye(3) + strength * (torch.rand(count, 3, 3, generator=generator) - 0.5) * 2
     mix = mix / mix.sum(dim=2, keepdim=True).clamp(min=0.4)
     grey = (torch.rand(count, 1, 1, generator=generator) < 0.12).float()
     mix = grey * torch.full((3, 3), 1 / 3) + (1 - grey) * mix
-    mixed = torch.einsum("nij,njhw->nihw", mix, pictures)
+    mixed = torch.einsum("nij,njhw->nihw", mix, images)
     contrast = uniform(count, 0.6, 1.3, generator).view(count, 1, 1, 1)
     brightness = uniform(count, -0.15, 0.15, generator).view(count, 1, 1, 1)
     return ((mixed - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
-def augment(pictures: Tensor, resolution: int, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, resolution: int, generator: torch.Generator) -> Tensor:
     """uint8 RGBA [n, 4, h, w] to the model's input, float [n, 3, resolution, resolution]."""
-    rgba = pictures.float() / 255
+    rgba = images.float() / 255
     rgba = torch.cat((rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]), 1)
     placed = place(rgba, resolution, generator)
     colour = recolour(placed[:, :3] / placed[:, 3:].clamp(min=1e-3), generator)
     alpha = placed[:, 3:].clamp(0, 1)
-    return normalize(colour * alpha + backgrounds(len(pictures), resolution, generator) * (1 - alpha))
+    return normalize(colour * alpha + backgrounds(len(images), resolution, generator) * (1 - alpha))

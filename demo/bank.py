@@ -42,22 +42,22 @@ def _without_projection(visual: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def features(model: Any, pictures: Tensor) -> Tensor:
+def features(model: Any, images: Tensor) -> Tensor:
     """float [n, 3, h, w], normalized, to float [n, features]."""
     model.eval()
     with _without_projection(model.visual):
-        return torch.cat([model.encode_image(part) for part in torch.split(pictures, PART)])
+        return torch.cat([model.encode_image(part) for part in torch.split(images, PART)])
 
 
-def gallery_pictures(folder: Path, resolution: int) -> tuple[list[int], Tensor]:
-    """The gallery's image ids and its pictures as the encoder prepares them."""
+def gallery_images(folder: Path, resolution: int) -> tuple[list[int], Tensor]:
+    """The gallery's image ids and its images as the encoder prepares them."""
     transform = image_transform(resolution)
-    ids, pictures = [], []
+    ids, images = [], []
     for line in (folder / "demo_imgs.tsv").read_text(encoding="ascii").splitlines():
         image_id, content = line.split("\t")
         ids.append(int(image_id))
-        pictures.append(transform(Image.open(io.BytesIO(base64.b64decode(content)))))
-    return ids, torch.stack(pictures)
+        images.append(transform(Image.open(io.BytesIO(base64.b64decode(content)))))
+    return ids, torch.stack(images)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Shown:
 
     @classmethod
     def compute(cls, model: Any, artwork: Artwork, gallery: Tensor) -> Shown:
-        """`gallery`: pictures of the gallery's maker as the encoder prepares them. The others are rendered cleanly."""
+        """`gallery`: images of the gallery's maker as the encoder prepares them. The others are rendered cleanly."""
         resolution = model.visual.input_resolution
         makers = ("twemoji", UNSEEN_MAKER)
         found = {maker: features(model, artwork.clean(maker, resolution)) for maker in makers}
@@ -90,7 +90,7 @@ class Bank:
         others = []
         for maker in TRAINING_MAKERS:
             for _ in range(AUGMENTED):
-                parts = torch.split(artwork.pictures[maker], PART)
+                parts = torch.split(artwork.images[maker], PART)
                 found = [features(model, augment(part, model.visual.input_resolution, generator)) for part in parts]
                 others.append(torch.where(artwork.exists[maker][:, None], torch.cat(found), gallery))
         return cls(gallery, others)

@@ -1,4 +1,4 @@
-"""Captions drawn from a concept's name and tags, and which pictures each caption is true of."""
+"""Captions drawn from a concept's name and tags, and which images each caption is true of."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def draw_caption(concept: Concept, rng: random.Random, name_share: float = 0.4) 
 
 
 def truth(words: Sequence[frozenset[str]], concepts: Sequence[Concept]) -> list[list[bool]]:
-    """truth[i][j]: caption i is true of picture j, because j's concept has all its words."""
+    """truth[i][j]: caption i is true of image j, because j's concept has all its words."""
     known = [concept.words for concept in concepts]
     return [[caption <= each for each in known] for caption in words]

@@ -13,7 +13,7 @@ from pathlib import Path
 from demo.words import CHINESE, ConceptWords
 
 CONCEPT_WORD_WEIGHT = 12.0  # as that of a very frequent word
-MOST_CHARACTERS = 6
+MAX_CHARACTERS = 6
 # Parts of speech in jieba's dictionary, by what a frame asks for. Names of persons (nr) are in none of them.
 NOUNS, VERBS, ADJECTIVES = {"n", "nz", "vn", "s", "ns"}, {"v", "vn", "i", "l"}, {"a", "an", "ad", "z"}
 OTHERS = {"t", "o", "b", "d", "m", "e", "y", "j", "f"}
@@ -56,7 +56,7 @@ def dictionary_words(words: Sequence[ConceptWords], count: int) -> list[Word]:
     for text, times, part in _dictionary():
         if text in known:
             parts[text] = part
-        elif part in NOUNS | VERBS | ADJECTIVES | OTHERS and CHINESE.fullmatch(text) and len(text) <= MOST_CHARACTERS:
+        elif part in NOUNS | VERBS | ADJECTIVES | OTHERS and CHINESE.fullmatch(text) and len(text) <= MAX_CHARACTERS:
             others.append(Word(text, part, math.log1p(times) ** 2 / 8))
     others.sort(key=lambda word: (-word.weight, word.text))
     holding = [word for word in others if any(piece in known for piece in _pieces(word.text))][: count // 2]

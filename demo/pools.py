@@ -20,12 +20,12 @@ from demo.words import ConceptWords
 from services.encoder.texts import tokenize_text
 
 CAPTIONS, WORDS, COMPOSED = 40_000, 80_000, 120_000
-MOST_TOKENS = 24
+MAX_TOKENS = 24
 
 
 @dataclass(frozen=True)
 class Pool:
-    """`tokens` and `traditional` uint16 [n, MOST_TOKENS], the phrase in either characters, padded with zeros;
+    """`tokens` and `traditional` uint16 [n, MAX_TOKENS], the phrase in either characters, padded with zeros;
     `concepts` int16 [n, KEPT] and `shares` float32 [n, KEPT], the target; `weights` float64 [n], how often it is drawn.
     """
 
@@ -45,8 +45,8 @@ class Pool:
 
 
 def _tokens(phrases: Iterable[str]) -> npt.NDArray[np.uint16]:
-    rows = [tokenize_text(phrase, max_chars=1000, field="phrase").ids[:MOST_TOKENS] for phrase in phrases]
-    tokens = np.zeros((len(rows), MOST_TOKENS), dtype=np.uint16)
+    rows = [tokenize_text(phrase, max_chars=1000, field="phrase").ids[:MAX_TOKENS] for phrase in phrases]
+    tokens = np.zeros((len(rows), MAX_TOKENS), dtype=np.uint16)
     for row, ids in enumerate(rows):
         tokens[row, : len(ids)] = ids
     return tokens

@@ -3,7 +3,7 @@
     python -m demo.train_images --steps 4500
 
 The loss is CLIP's symmetric cross-entropy (Radford et al. 2021, figure 3) with one change: a caption made of tags is
-true of every picture whose concept has those tags, so the target of a row is spread evenly over all of its matches.
+true of every image whose concept has those tags, so the target of a row is spread evenly over all of its matches.
 The weights that are kept are their exponential moving average.
 """
 
@@ -51,9 +51,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, matches: Tens
 
 
 @torch.no_grad()
-def encode_images(model: Any, pictures: Tensor) -> Tensor:
+def encode_images(model: Any, images: Tensor) -> Tensor:
     model.eval()
-    return torch.cat([model.encode_image(part) for part in torch.split(pictures, 128)])
+    return torch.cat([model.encode_image(part) for part in torch.split(images, 128)])
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -77,10 +77,10 @@ def train(arguments: argparse.Namespace) -> None:
         drawn = [draw_caption(concepts[row], rng, arguments.name_share) for row in rows]
         captions, words = zip(*drawn, strict=True)
         matches = torch.tensor(truth(words, [concepts[row] for row in rows]))
-        pictures = augment(artwork.sample(rows, rng), resolution, generator)
+        images = augment(artwork.sample(rows, rng), resolution, generator)
         model.train()
         loss = contrastive_loss(
-            model.encode_image(pictures.contiguous(memory_format=torch.channels_last)),
+            model.encode_image(images.contiguous(memory_format=torch.channels_last)),
             model.encode_text(trimmed_tokens(list(captions))),
             model.logit_scale.exp().clamp(max=100),
             matches,
@@ -94,8 +94,8 @@ def train(arguments: argparse.Namespace) -> None:
         if step % arguments.every == 0 or step == arguments.steps:
             names = encode_texts(average, [concept.name for concept in concepts])
             figures = {
-                name: recall(names, encode_images(average, pictures), artwork.exists[name])
-                for name, pictures in clean.items()
+                name: recall(names, encode_images(average, images), artwork.exists[name])
+                for name, images in clean.items()
             }
             seconds = round(time.monotonic() - started)
             mean_loss = round(sum(losses[-100:]) / len(losses[-100:]), 3)

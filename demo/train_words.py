@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demo.artwork import GALLERY_MAKER
-from demo.bank import Bank, Shown, gallery_pictures
+from demo.bank import Bank, Shown, gallery_images
 from demo.concepts import load_concepts
 from demo.evaluate import encode_texts, hits, recall
 from demo.model import load, parameter_groups, save, update_average
@@ -114,7 +114,7 @@ def train(arguments: argparse.Namespace) -> None:
     lessons = Lessons(pools, len(concepts), arguments.seed)
     parameters = trained_parameters(model)
     optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.01), lr=arguments.lr, betas=(0.9, 0.98), fused=True)
-    image_ids, gallery = gallery_pictures(arguments.gallery, model.visual.input_resolution)
+    image_ids, gallery = gallery_images(arguments.gallery, model.visual.input_resolution)
     if image_ids != [concept.image_id for concept in concepts]:
         raise ValueError(f"{arguments.gallery} is not the gallery of these concepts: run `make gallery`")
 

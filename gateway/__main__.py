@@ -9,28 +9,29 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from gateway import service
-from gateway.clients import Clients
-from gateway.counting import Counter
-from gateway.dependency import Dependency
-from gateway.libraries import Libraries
+from gateway.collections import Collections
+from gateway.images import Images
+from gateway.maintenance.counting import Counter
+from gateway.maintenance.reconciler import Reconciler
+from gateway.maintenance.reembedder import Reembedder
+from gateway.maintenance.repairs import Repairs
+from gateway.maintenance.snapshots import snapshot_exporter as exporting
+from gateway.maintenance.snapshots import snapshot_importer as importing
 from gateway.metrics import GatewayMetrics
-from gateway.pictures import Pictures
 from gateway.precision import PrecisionNotes
-from gateway.reconciling import Reconciler
-from gateway.reembedding import Reembedder
-from gateway.repairs import Repairs
-from gateway.scoring import Scorer
-from gateway.search import Searcher
+from gateway.search.scorer import Scorer
+from gateway.search.searcher import Searcher
 from gateway.settings import GatewaySettings
-from gateway.snapshots import exporting, importing
 from gateway.status import Status
+from gateway.upstreams.clients import Clients
+from gateway.upstreams.upstream import Upstream
 from services.common import server
 from services.common.health import Check
 from services.common.logs import configure_logs
 from services.common.settings import load_settings
 
 
-def needs(*dependencies: Dependency) -> Check:
+def needs(*dependencies: Upstream) -> Check:
     """Passes where all of these serve."""
 
     async def check() -> None:
@@ -58,8 +59,8 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
             service.SearchServicer(searcher, Scorer(clients)).add_to,  # type: ignore[abstract]
-            service.ImageServicer(clients, Pictures(clients, settings), settings, notes).add_to,
-            service.CollectionServicer(Libraries(clients)).add_to,
+            service.ImageServicer(clients, Images(clients, settings), settings, notes).add_to,
+            service.CollectionServicer(Collections(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
                 Status(clients, counter, f"{settings.host}:{settings.port}"),
                 reconciler,

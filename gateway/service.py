@@ -6,20 +6,20 @@ from collections.abc import AsyncIterator
 
 from grpc import aio
 
-from gateway.clients import Clients
-from gateway.importing import Importer, Outcome, check_if_exists
-from gateway.libraries import Libraries
-from gateway.pictures import Pictures
-from gateway.pipeline import Finished, Pipeline
+from gateway.collections import Collections
+from gateway.images import Images
+from gateway.ingest.importer import Importer, Outcome, check_if_exists
+from gateway.ingest.pipeline import Finished, Pipeline
+from gateway.maintenance.reconciler import Reconciler
+from gateway.maintenance.reembedder import Reembedder
+from gateway.maintenance.snapshots import snapshot_exporter as exporting
+from gateway.maintenance.snapshots import snapshot_importer as snapshot_importing
 from gateway.precision import PrecisionNotes
-from gateway.reconciling import Reconciler
-from gateway.reembedding import Reembedder
-from gateway.scoring import Scorer
-from gateway.search import Searcher
+from gateway.search.scorer import Scorer
+from gateway.search.searcher import Searcher
 from gateway.settings import GatewaySettings
-from gateway.snapshots import exporting
-from gateway.snapshots import importing as snapshot_importing
 from gateway.status import Status
+from gateway.upstreams.clients import Clients
 from protos import admin_pb2, admin_pb2_grpc, search_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
 from services.common.errors import InvalidField
@@ -49,9 +49,9 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
 
 class ImageServicer(search_pb2_grpc.ImageServiceServicer):
-    def __init__(self, clients: Clients, pictures: Pictures, settings: GatewaySettings, notes: PrecisionNotes) -> None:
+    def __init__(self, clients: Clients, images: Images, settings: GatewaySettings, notes: PrecisionNotes) -> None:
         self._clients = clients
-        self._pictures = pictures
+        self._images = images
         self._settings = settings
         self._notes = notes
 
@@ -90,22 +90,22 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
             yield _response(finished)
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> AsyncIterator[pb.GetImageResponse]:
-        async for part in self._pictures.read(request):
+        async for part in self._images.read(request):
             yield part
 
     async def GetImageDetails(self, request: pb.GetImageDetailsRequest, context: Context) -> pb.GetImageDetailsResponse:
-        return await self._pictures.details(request)
+        return await self._images.details(request)
 
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
-        return await self._pictures.page(request)
+        return await self._images.page(request)
 
     async def DeleteImages(self, request: pb.DeleteImagesRequest, context: Context) -> pb.DeleteImagesResponse:
-        return await self._pictures.delete(request)
+        return await self._images.delete(request)
 
 
 class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):
-    def __init__(self, libraries: Libraries) -> None:
-        self._libraries = libraries
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
 
     def add_to(self, server: aio.Server) -> None:
         search_pb2_grpc.add_CollectionServiceServicer_to_server(self, server)
@@ -113,18 +113,18 @@ class CollectionServicer(search_pb2_grpc.CollectionServiceServicer):
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: Context
     ) -> pb.CreateCollectionResponse:
-        return pb.CreateCollectionResponse(collection=await self._libraries.create(request))
+        return pb.CreateCollectionResponse(collection=await self._collections.create(request))
 
     async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
-        return pb.GetCollectionResponse(collection=await self._libraries.get(request.collection))
+        return pb.GetCollectionResponse(collection=await self._collections.get(request.collection))
 
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
-        return await self._libraries.page(request)
+        return await self._collections.page(request)
 
     async def DeleteCollection(
         self, request: pb.DeleteCollectionRequest, context: Context
     ) -> pb.DeleteCollectionResponse:
-        return pb.DeleteCollectionResponse(deleted_image_count=await self._libraries.delete(request.collection))
+        return pb.DeleteCollectionResponse(deleted_image_count=await self._collections.delete(request.collection))
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):

@@ -31,7 +31,7 @@ class GatewaySettings(ServerSettings):
         "", description="encoders of other models that collections still have, as `encoder`, separated by commas"
     )
     fetch_seconds: float = Field(
-        2, gt=0, description="how long a search waits for what is known of its pictures, and 0.2 s more a thumbnail"
+        2, gt=0, description="how long a search waits for what is known of its images, and 0.2 s more a thumbnail"
     )
     timeout_seconds: float = Field(60, gt=0, description="longest that one call to another service may take")
     count_seconds: float = Field(
@@ -40,8 +40,8 @@ class GatewaySettings(ServerSettings):
         description="how often images and vectors are counted, to tell when they differ; less often if it takes long, "
         "0 for never",
     )
-    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
-    import_batch: int = Field(32, ge=1, le=64, description="pictures that go through an import together")
+    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one image")
+    import_batch: int = Field(32, ge=1, le=64, description="images that go through an import together")
     import_batch_bytes: int = Field(16 * MIB, ge=MIB, le=32 * MIB, description="bytes that go through together")
     import_workers: int = Field(3, ge=1, le=32, description="batches of one import under way at once")
-    import_waiting: int = Field(128, ge=1, description="pictures of one import that may wait; the stream pauses then")
+    import_waiting: int = Field(128, ge=1, description="images of one import that may wait; the stream pauses then")

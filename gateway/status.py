@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.clients import Clients
-from gateway.counting import Counter
-from gateway.dependency import Dependency
+from gateway.maintenance.counting import Counter
+from gateway.upstreams.clients import Clients
+from gateway.upstreams.upstream import Upstream
 from protos import admin_pb2 as pb
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from services.common import __version__
@@ -44,7 +44,7 @@ class Status:
             services=[own, *others], collection_count=await self._collections(), differences=differences
         )
 
-    async def _one(self, dependency: Dependency) -> pb.ServiceStatus:
+    async def _one(self, dependency: Upstream) -> pb.ServiceStatus:
         status = pb.ServiceStatus(name=dependency.name, address=dependency.address)
         try:
             serves = await dependency.serves(SERVICES[dependency.name])
@@ -54,7 +54,7 @@ class Status:
             status.health = status.health or pb.SERVICE_HEALTH_UNREACHABLE
         return status
 
-    async def _describe(self, dependency: Dependency, status: pb.ServiceStatus) -> None:
+    async def _describe(self, dependency: Upstream, status: pb.ServiceStatus) -> None:
         for encoder in self._clients.encoders.all:
             if encoder.dependency is dependency:
                 model = await encoder.get_model()

@@ -260,13 +260,13 @@ class ReconcileResponse(_message.Message):
     CHECKED_COUNT_FIELD_NUMBER: _builtins.int
     LEFTOVER_COUNT_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture's id. Empty where the message only says how far it has come; the last one does."""
+    """The image's id. Empty where the message only says how far it has come; the last one does."""
     kind: Global___FindingKind.ValueType
     """What is wrong with it."""
     repaired: _builtins.bool
     """Whether it was repaired."""
     checked_count: _builtins.int
-    """Pictures compared so far."""
+    """Images compared so far."""
     leftover_count: _builtins.int
     """Images that a deletion of an earlier collection of this id left behind; removed, unless only a report was asked for.
     In the last message.
@@ -325,9 +325,9 @@ class ReembedResponse(_message.Message):
     TOTAL_COUNT_FIELD_NUMBER: _builtins.int
     COMMITTED_FIELD_NUMBER: _builtins.int
     done_count: _builtins.int
-    """Pictures encoded so far."""
+    """Images encoded so far."""
     total_count: _builtins.int
-    """Pictures in all."""
+    """Images in all."""
     committed: _builtins.bool
     """Whether the new vectors serve now."""
     def __init__(
@@ -358,7 +358,7 @@ class VerifyIndexRequest(_message.Message):
     collection: _builtins.str
     """Id of the collection."""
     samples: _builtins.int
-    """Pictures sampled, 1 to 1,000; default 100."""
+    """Images sampled, 1 to 1,000; default 100."""
     k: _builtins.int
     """Depth, 1 to 100; default 10."""
     @_builtins.property
@@ -399,7 +399,7 @@ class VerifyIndexResponse(_message.Message):
     recall: _builtins.float
     """Mean share of the exact k nearest that the index finds, 0 to 1."""
     samples: _builtins.int
-    """Pictures sampled."""
+    """Images sampled."""
     def __init__(
         self,
         *,
@@ -522,7 +522,7 @@ class ImportSnapshotResponse(_message.Message):
 
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     image_count: _builtins.int
-    """Pictures in the new collection."""
+    """Images in the new collection."""
     def __init__(
         self,
         *,

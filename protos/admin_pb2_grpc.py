@@ -93,14 +93,14 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyIndex(self, request, context):
-        """Measures the index: recall at k of sampled pictures against an exact search.
+        """Measures the index: recall at k of sampled images against an exact search.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportSnapshot(self, request, context):
-        """Writes a collection as files: Parquet for vectors and attributes, tar for pictures.
+        """Writes a collection as files: Parquet for vectors and attributes, tar for images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,9 +40,9 @@ class AdminServiceStub:
     Reembed: _grpc.UnaryStreamMultiCallable[_admin_pb2.ReembedRequest, _admin_pb2.ReembedResponse]
     """Encodes a collection again with the encoder's model while the old vectors serve, then swaps. Resumes where it stopped."""
     VerifyIndex: _grpc.UnaryUnaryMultiCallable[_admin_pb2.VerifyIndexRequest, _admin_pb2.VerifyIndexResponse]
-    """Measures the index: recall at k of sampled pictures against an exact search."""
+    """Measures the index: recall at k of sampled images against an exact search."""
     ExportSnapshot: _grpc.UnaryStreamMultiCallable[_admin_pb2.ExportSnapshotRequest, _admin_pb2.ExportSnapshotResponse]
-    """Writes a collection as files: Parquet for vectors and attributes, tar for pictures."""
+    """Writes a collection as files: Parquet for vectors and attributes, tar for images."""
     ImportSnapshot: _grpc.StreamUnaryMultiCallable[_admin_pb2.ImportSnapshotRequest, _admin_pb2.ImportSnapshotResponse]
     """Reads such files into a new collection."""
 
@@ -58,9 +58,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Reembed: _aio.UnaryStreamMultiCallable[_admin_pb2.ReembedRequest, _admin_pb2.ReembedResponse]  # type: ignore[assignment]
     """Encodes a collection again with the encoder's model while the old vectors serve, then swaps. Resumes where it stopped."""
     VerifyIndex: _aio.UnaryUnaryMultiCallable[_admin_pb2.VerifyIndexRequest, _admin_pb2.VerifyIndexResponse]  # type: ignore[assignment]
-    """Measures the index: recall at k of sampled pictures against an exact search."""
+    """Measures the index: recall at k of sampled images against an exact search."""
     ExportSnapshot: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportSnapshotRequest, _admin_pb2.ExportSnapshotResponse]  # type: ignore[assignment]
-    """Writes a collection as files: Parquet for vectors and attributes, tar for pictures."""
+    """Writes a collection as files: Parquet for vectors and attributes, tar for images."""
     ImportSnapshot: _aio.StreamUnaryMultiCallable[_admin_pb2.ImportSnapshotRequest, _admin_pb2.ImportSnapshotResponse]  # type: ignore[assignment]
     """Reads such files into a new collection."""
 
@@ -97,7 +97,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.VerifyIndexRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.VerifyIndexResponse, _abc.Awaitable[_admin_pb2.VerifyIndexResponse]]:
-        """Measures the index: recall at k of sampled pictures against an exact search."""
+        """Measures the index: recall at k of sampled images against an exact search."""
 
     @_abc_1.abstractmethod
     def ExportSnapshot(
@@ -105,7 +105,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ExportSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.ExportSnapshotResponse], _abc.AsyncIterator[_admin_pb2.ExportSnapshotResponse]]:
-        """Writes a collection as files: Parquet for vectors and attributes, tar for pictures."""
+        """Writes a collection as files: Parquet for vectors and attributes, tar for images."""
 
     @_abc_1.abstractmethod
     def ImportSnapshot(

@@ -120,7 +120,7 @@ class EncodeImagesRequest(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """1 to 64 pictures: the files' bytes, at most 16 MiB and 64 million pixels each by default."""
+        """1 to 64 images: the files' bytes, at most 16 MiB and 64 million pixels each by default."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class EncodeImagesResponse(_message.Message):
     """The precision that they were computed in, as in GetModelResponse."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageEmbedding]:
-        """One result a picture, in the order of the request."""
+        """One result an image, in the order of the request."""
 
     @_builtins.property
     def model(self) -> _types_pb2.ModelFingerprint:
@@ -171,7 +171,7 @@ Global___EncodeImagesResponse: _TypeAlias = EncodeImagesResponse  # noqa: Y015
 
 @_typing.final
 class ImageEmbedding(_message.Message):
-    """A picture's vector, or why there is none."""
+    """An image's vector, or why there is none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,7 +192,7 @@ class ImageEmbedding(_message.Message):
 
     @_builtins.property
     def error(self) -> _types_pb2.ItemError:
-        """Why the picture cannot be encoded."""
+        """Why the image cannot be encoded."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class GetModelResponse(_message.Message):
     context_length: _builtins.int
     """Longest text in tokens, the two that mark its ends included. What is beyond is cut."""
     image_resolution: _builtins.int
-    """Side in pixels of the square that pictures are resized to."""
+    """Side in pixels of the square that images are resized to."""
     engine: _builtins.str
     """torch or openvino."""
     device: _builtins.str
@@ -292,7 +292,7 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class EncoderLimits(_message.Message):
-    """What a call may hold. Beyond any of these: INVALID_ARGUMENT, or an ItemError for a picture."""
+    """What a call may hold. Beyond any of these: INVALID_ARGUMENT, or an ItemError for an image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -306,11 +306,11 @@ class EncoderLimits(_message.Message):
     max_text_chars: _builtins.int
     """Characters of one text."""
     max_images: _builtins.int
-    """Pictures of one EncodeImages."""
+    """Images of one EncodeImages."""
     max_image_bytes: _builtins.int
-    """Bytes of one picture."""
+    """Bytes of one image."""
     max_image_pixels: _builtins.int
-    """Width times height of one picture."""
+    """Width times height of one image."""
     def __init__(
         self,
         *,
@@ -337,7 +337,7 @@ class CompareTextsRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
-    """The picture: the file's bytes."""
+    """The image: the file's bytes."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 256 texts."""

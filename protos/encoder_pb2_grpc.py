@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EncoderServiceStub:
-    """Texts and pictures in, unit vectors out. Owns the model and its device; keeps no state.
+    """Texts and images in, unit vectors out. Owns the model and its device; keeps no state.
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class EncoderServiceStub:
 
 
 class EncoderServiceServicer:
-    """Texts and pictures in, unit vectors out. Owns the model and its device; keeps no state.
+    """Texts and images in, unit vectors out. Owns the model and its device; keeps no state.
     """
 
     def EncodeTexts(self, request, context):
@@ -69,7 +69,7 @@ class EncoderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EncodeImages(self, request, context):
-        """Encodes pictures. A picture that cannot be read fails alone.
+        """Encodes images. An image that cannot be read fails alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +83,7 @@ class EncoderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompareTexts(self, request, context):
-        """Compares one picture with several texts: cosine similarities, logits and their softmax.
+        """Compares one image with several texts: cosine similarities, logits and their softmax.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_EncoderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EncoderService:
-    """Texts and pictures in, unit vectors out. Owns the model and its device; keeps no state.
+    """Texts and images in, unit vectors out. Owns the model and its device; keeps no state.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EncoderServiceStub:
-    """Texts and pictures in, unit vectors out. Owns the model and its device; keeps no state."""
+    """Texts and images in, unit vectors out. Owns the model and its device; keeps no state."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,28 +36,28 @@ class EncoderServiceStub:
     EncodeTexts: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.EncodeTextsRequest, _encoder_pb2.EncodeTextsResponse]
     """Encodes texts. Fails as a whole: a text that cannot be encoded is the caller's mistake."""
     EncodeImages: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]
-    """Encodes pictures. A picture that cannot be read fails alone."""
+    """Encodes images. An image that cannot be read fails alone."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]
     """What model this is and what it accepts."""
     CompareTexts: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.CompareTextsRequest, _encoder_pb2.CompareTextsResponse]
-    """Compares one picture with several texts: cosine similarities, logits and their softmax."""
+    """Compares one image with several texts: cosine similarities, logits and their softmax."""
 
 @_typing.type_check_only
 class EncoderServiceAsyncStub(EncoderServiceStub):
-    """Texts and pictures in, unit vectors out. Owns the model and its device; keeps no state."""
+    """Texts and images in, unit vectors out. Owns the model and its device; keeps no state."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     EncodeTexts: _aio.UnaryUnaryMultiCallable[_encoder_pb2.EncodeTextsRequest, _encoder_pb2.EncodeTextsResponse]  # type: ignore[assignment]
     """Encodes texts. Fails as a whole: a text that cannot be encoded is the caller's mistake."""
     EncodeImages: _aio.UnaryUnaryMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]  # type: ignore[assignment]
-    """Encodes pictures. A picture that cannot be read fails alone."""
+    """Encodes images. An image that cannot be read fails alone."""
     GetModel: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]  # type: ignore[assignment]
     """What model this is and what it accepts."""
     CompareTexts: _aio.UnaryUnaryMultiCallable[_encoder_pb2.CompareTextsRequest, _encoder_pb2.CompareTextsResponse]  # type: ignore[assignment]
-    """Compares one picture with several texts: cosine similarities, logits and their softmax."""
+    """Compares one image with several texts: cosine similarities, logits and their softmax."""
 
 class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Texts and pictures in, unit vectors out. Owns the model and its device; keeps no state."""
+    """Texts and images in, unit vectors out. Owns the model and its device; keeps no state."""
 
     @_abc_1.abstractmethod
     def EncodeTexts(
@@ -73,7 +73,7 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.EncodeImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.EncodeImagesResponse, _abc.Awaitable[_encoder_pb2.EncodeImagesResponse]]:
-        """Encodes pictures. A picture that cannot be read fails alone."""
+        """Encodes images. An image that cannot be read fails alone."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -89,6 +89,6 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.CompareTextsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.CompareTextsResponse, _abc.Awaitable[_encoder_pb2.CompareTextsResponse]]:
-        """Compares one picture with several texts: cosine similarities, logits and their softmax."""
+        """Compares one image with several texts: cosine similarities, logits and their softmax."""
 
 def add_EncoderServiceServicer_to_server(servicer: EncoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

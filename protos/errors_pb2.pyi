@@ -29,17 +29,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     request as a whole cannot be parsed or is too large.
     """
     ERROR_REASON_UNREADABLE_IMAGE: _ErrorReason.ValueType  # 2
-    """The bytes are not a picture that can be read: unknown format, truncated or damaged."""
+    """The bytes are not an image that can be read: unknown format, truncated or damaged."""
     ERROR_REASON_IMAGE_TOO_LARGE: _ErrorReason.ValueType  # 3
-    """The picture has more bytes or more pixels than the service accepts."""
+    """The image has more bytes or more pixels than the service accepts."""
     ERROR_REASON_COLLECTION_NOT_FOUND: _ErrorReason.ValueType  # 4
     """There is no such collection."""
     ERROR_REASON_COLLECTION_EXISTS: _ErrorReason.ValueType  # 5
     """There is already a collection of that id."""
     ERROR_REASON_IMAGE_NOT_FOUND: _ErrorReason.ValueType  # 6
-    """There is no such picture in the collection."""
+    """There is no such image in the collection."""
     ERROR_REASON_IMAGE_EXISTS: _ErrorReason.ValueType  # 7
-    """The picture is already there and the caller asked to fail in that case."""
+    """The image is already there and the caller asked to fail in that case."""
     ERROR_REASON_MODEL_MISMATCH: _ErrorReason.ValueType  # 8
     """The collection was built with another model. Metadata: `collection_model`, `request_model`."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 9
@@ -81,17 +81,17 @@ ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 request as a whole cannot be parsed or is too large.
 """
 ERROR_REASON_UNREADABLE_IMAGE: ErrorReason.ValueType  # 2
-"""The bytes are not a picture that can be read: unknown format, truncated or damaged."""
+"""The bytes are not an image that can be read: unknown format, truncated or damaged."""
 ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 3
-"""The picture has more bytes or more pixels than the service accepts."""
+"""The image has more bytes or more pixels than the service accepts."""
 ERROR_REASON_COLLECTION_NOT_FOUND: ErrorReason.ValueType  # 4
 """There is no such collection."""
 ERROR_REASON_COLLECTION_EXISTS: ErrorReason.ValueType  # 5
 """There is already a collection of that id."""
 ERROR_REASON_IMAGE_NOT_FOUND: ErrorReason.ValueType  # 6
-"""There is no such picture in the collection."""
+"""There is no such image in the collection."""
 ERROR_REASON_IMAGE_EXISTS: ErrorReason.ValueType  # 7
-"""The picture is already there and the caller asked to fail in that case."""
+"""The image is already there and the caller asked to fail in that case."""
 ERROR_REASON_MODEL_MISMATCH: ErrorReason.ValueType  # 8
 """The collection was built with another model. Metadata: `collection_model`, `request_model`."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 9

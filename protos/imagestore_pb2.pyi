@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class BlobUpload(_message.Message):
-    """A picture to store."""
+    """An image to store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -83,7 +83,7 @@ class PutBlobsRequest(_message.Message):
     """
     @_builtins.property
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobUpload]:
-        """1 to 256 pictures with distinct ids."""
+        """1 to 256 images with distinct ids."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ Global___GetBlobsResponse: _TypeAlias = GetBlobsResponse  # noqa: Y015
 
 @_typing.final
 class Blob(_message.Message):
-    """A stored picture."""
+    """A stored image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -214,7 +214,7 @@ class Blob(_message.Message):
     data: _builtins.bytes
     """The bytes, where asked for."""
     thumbnail: _builtins.bytes
-    """A small WebP picture, where asked for and where one can be made."""
+    """A small WebP image, where asked for and where one can be made."""
     revision: _builtins.int
     """Changes with every write of the image: a random number."""
     @_builtins.property
@@ -255,7 +255,7 @@ class ReadBlobRequest(_message.Message):
     collection: _builtins.str
     """Id of the collection."""
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     rendition: _types_pb2.Rendition.ValueType
     """The original or the thumbnail."""
     creation_id: _builtins.str
@@ -288,7 +288,7 @@ class ReadBlobResponse(_message.Message):
     """The next bytes, at most 256 KiB."""
     @_builtins.property
     def info(self) -> _types_pb2.ImageInfo:
-        """What is known of the picture; of a thumbnail its own media type, size and checksum."""
+        """What is known of the image; of a thumbnail its own media type, size and checksum."""
 
     def __init__(
         self,
@@ -356,7 +356,7 @@ class WriteBlobHead(_message.Message):
     """
     @_builtins.property
     def blob(self) -> Global___BlobUpload:
-        """The picture; its `data` is empty."""
+        """The image; its `data` is empty."""
 
     def __init__(
         self,
@@ -383,7 +383,7 @@ class WriteBlobResponse(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def info(self) -> _types_pb2.ImageInfo:
-        """The stored picture."""
+        """The stored image."""
 
     def __init__(
         self,
@@ -566,7 +566,7 @@ class CountBlobsResponse(_message.Message):
     CONTENT_COUNT_FIELD_NUMBER: _builtins.int
     CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """Number of pictures."""
+    """Number of images."""
     content_count: _builtins.int
     """Number of different contents: the same bytes are stored once a collection."""
     content_bytes: _builtins.int
@@ -666,7 +666,7 @@ class DropBlobsResponse(_message.Message):
 
     DELETED_COUNT_FIELD_NUMBER: _builtins.int
     deleted_count: _builtins.int
-    """Number of pictures removed."""
+    """Number of images removed."""
     def __init__(
         self,
         *,
@@ -714,7 +714,7 @@ class GetBlobStoreResponse(_message.Message):
     version: _builtins.str
     """Version of the service."""
     max_image_bytes: _builtins.int
-    """Bytes of the largest picture that it takes."""
+    """Bytes of the largest image that it takes."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ImageStoreServiceStub:
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+    """Owns the images' bytes. Wraps MySQL or an SQLite file.
 
     A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
     is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
@@ -91,35 +91,35 @@ class ImageStoreServiceStub:
 
 
 class ImageStoreServiceServicer:
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+    """Owns the images' bytes. Wraps MySQL or an SQLite file.
 
     A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
     is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
     """
 
     def PutBlobs(self, request, context):
-        """Stores pictures, or replaces those of the same ids, in one commit: all or none.
+        """Stores images, or replaces those of the same ids, in one commit: all or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBlobs(self, request, context):
-        """What is known of pictures, and their thumbnails or bytes where asked for. Ids that are not there are left out.
+        """What is known of images, and their thumbnails or bytes where asked for. Ids that are not there are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadBlob(self, request, context):
-        """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does.
+        """The bytes of one image in chunks: first its info, then the bytes. Waits as GetBlobs does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WriteBlob(self, request_iterator, context):
-        """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+        """Stores one image from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
         writes are more than the service's budget for them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,21 +127,21 @@ class ImageStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBlobs(self, request, context):
-        """Removes pictures. Ids that are not there are no error.
+        """Removes images. Ids that are not there are no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBlobs(self, request, context):
-        """Pages of pictures in ascending order of the ids' bytes.
+        """Pages of images in ascending order of the ids' bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountBlobs(self, request, context):
-        """Number of pictures, of contents, and their bytes.
+        """Number of images, of contents, and their bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +155,7 @@ class ImageStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DropBlobs(self, request, context):
-        """Removes every picture of a collection, and refuses those that come later. One that is not there is no error.
+        """Removes every image of a collection, and refuses those that come later. One that is not there is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,7 +230,7 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ImageStoreService:
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+    """Owns the images' bytes. Wraps MySQL or an SQLite file.
 
     A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
     is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.

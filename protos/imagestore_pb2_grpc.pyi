@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ImageStoreServiceStub:
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+    """Owns the images' bytes. Wraps MySQL or an SQLite file.
 
     A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
     is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
@@ -38,31 +38,31 @@ class ImageStoreServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ImageStoreServiceAsyncStub: ...
     PutBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.PutBlobsRequest, _imagestore_pb2.PutBlobsResponse]
-    """Stores pictures, or replaces those of the same ids, in one commit: all or none."""
+    """Stores images, or replaces those of the same ids, in one commit: all or none."""
     GetBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobsRequest, _imagestore_pb2.GetBlobsResponse]
-    """What is known of pictures, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
+    """What is known of images, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_imagestore_pb2.ReadBlobRequest, _imagestore_pb2.ReadBlobResponse]
-    """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does."""
+    """The bytes of one image in chunks: first its info, then the bytes. Waits as GetBlobs does."""
     WriteBlob: _grpc.StreamUnaryMultiCallable[_imagestore_pb2.WriteBlobRequest, _imagestore_pb2.WriteBlobResponse]
-    """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+    """Stores one image from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
     writes are more than the service's budget for them.
     """
     DeleteBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.DeleteBlobsRequest, _imagestore_pb2.DeleteBlobsResponse]
-    """Removes pictures. Ids that are not there are no error."""
+    """Removes images. Ids that are not there are no error."""
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.ListBlobsRequest, _imagestore_pb2.ListBlobsResponse]
-    """Pages of pictures in ascending order of the ids' bytes."""
+    """Pages of images in ascending order of the ids' bytes."""
     CountBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.CountBlobsRequest, _imagestore_pb2.CountBlobsResponse]
-    """Number of pictures, of contents, and their bytes."""
+    """Number of images, of contents, and their bytes."""
     ListCreations: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.ListCreationsRequest, _imagestore_pb2.ListCreationsResponse]
     """The creations of a collection that have, or may get, images."""
     DropBlobs: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.DropBlobsRequest, _imagestore_pb2.DropBlobsResponse]
-    """Removes every picture of a collection, and refuses those that come later. One that is not there is no error."""
+    """Removes every image of a collection, and refuses those that come later. One that is not there is no error."""
     GetBlobStore: _grpc.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobStoreRequest, _imagestore_pb2.GetBlobStoreResponse]
     """The store behind this service."""
 
 @_typing.type_check_only
 class ImageStoreServiceAsyncStub(ImageStoreServiceStub):
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+    """Owns the images' bytes. Wraps MySQL or an SQLite file.
 
     A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
     is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
@@ -70,30 +70,30 @@ class ImageStoreServiceAsyncStub(ImageStoreServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.PutBlobsRequest, _imagestore_pb2.PutBlobsResponse]  # type: ignore[assignment]
-    """Stores pictures, or replaces those of the same ids, in one commit: all or none."""
+    """Stores images, or replaces those of the same ids, in one commit: all or none."""
     GetBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobsRequest, _imagestore_pb2.GetBlobsResponse]  # type: ignore[assignment]
-    """What is known of pictures, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
+    """What is known of images, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_imagestore_pb2.ReadBlobRequest, _imagestore_pb2.ReadBlobResponse]  # type: ignore[assignment]
-    """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does."""
+    """The bytes of one image in chunks: first its info, then the bytes. Waits as GetBlobs does."""
     WriteBlob: _aio.StreamUnaryMultiCallable[_imagestore_pb2.WriteBlobRequest, _imagestore_pb2.WriteBlobResponse]  # type: ignore[assignment]
-    """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+    """Stores one image from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
     writes are more than the service's budget for them.
     """
     DeleteBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.DeleteBlobsRequest, _imagestore_pb2.DeleteBlobsResponse]  # type: ignore[assignment]
-    """Removes pictures. Ids that are not there are no error."""
+    """Removes images. Ids that are not there are no error."""
     ListBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.ListBlobsRequest, _imagestore_pb2.ListBlobsResponse]  # type: ignore[assignment]
-    """Pages of pictures in ascending order of the ids' bytes."""
+    """Pages of images in ascending order of the ids' bytes."""
     CountBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.CountBlobsRequest, _imagestore_pb2.CountBlobsResponse]  # type: ignore[assignment]
-    """Number of pictures, of contents, and their bytes."""
+    """Number of images, of contents, and their bytes."""
     ListCreations: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.ListCreationsRequest, _imagestore_pb2.ListCreationsResponse]  # type: ignore[assignment]
     """The creations of a collection that have, or may get, images."""
     DropBlobs: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.DropBlobsRequest, _imagestore_pb2.DropBlobsResponse]  # type: ignore[assignment]
-    """Removes every picture of a collection, and refuses those that come later. One that is not there is no error."""
+    """Removes every image of a collection, and refuses those that come later. One that is not there is no error."""
     GetBlobStore: _aio.UnaryUnaryMultiCallable[_imagestore_pb2.GetBlobStoreRequest, _imagestore_pb2.GetBlobStoreResponse]  # type: ignore[assignment]
     """The store behind this service."""
 
 class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Owns the pictures' bytes. Wraps MySQL or an SQLite file.
+    """Owns the images' bytes. Wraps MySQL or an SQLite file.
 
     A collection that is deleted and created again is another creation of the same id. Images belong to a creation, which
     is named by the id that the retriever gave it: what was deleted stays deleted, whatever is still under way.
@@ -105,7 +105,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.PutBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.PutBlobsResponse, _abc.Awaitable[_imagestore_pb2.PutBlobsResponse]]:
-        """Stores pictures, or replaces those of the same ids, in one commit: all or none."""
+        """Stores images, or replaces those of the same ids, in one commit: all or none."""
 
     @_abc_1.abstractmethod
     def GetBlobs(
@@ -113,7 +113,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.GetBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.GetBlobsResponse, _abc.Awaitable[_imagestore_pb2.GetBlobsResponse]]:
-        """What is known of pictures, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
+        """What is known of images, and their thumbnails or bytes where asked for. Ids that are not there are left out."""
 
     @_abc_1.abstractmethod
     def ReadBlob(
@@ -121,7 +121,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.ReadBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_imagestore_pb2.ReadBlobResponse], _abc.AsyncIterator[_imagestore_pb2.ReadBlobResponse]]:
-        """The bytes of one picture in chunks: first its info, then the bytes. Waits as GetBlobs does."""
+        """The bytes of one image in chunks: first its info, then the bytes. Waits as GetBlobs does."""
 
     @_abc_1.abstractmethod
     def WriteBlob(
@@ -129,7 +129,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_imagestore_pb2.WriteBlobRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.WriteBlobResponse, _abc.Awaitable[_imagestore_pb2.WriteBlobResponse]]:
-        """Stores one picture from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
+        """Stores one image from chunks: first its id and info, then the bytes. OVERLOADED if the bytes of all unfinished
         writes are more than the service's budget for them.
         """
 
@@ -139,7 +139,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.DeleteBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.DeleteBlobsResponse, _abc.Awaitable[_imagestore_pb2.DeleteBlobsResponse]]:
-        """Removes pictures. Ids that are not there are no error."""
+        """Removes images. Ids that are not there are no error."""
 
     @_abc_1.abstractmethod
     def ListBlobs(
@@ -147,7 +147,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.ListBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.ListBlobsResponse, _abc.Awaitable[_imagestore_pb2.ListBlobsResponse]]:
-        """Pages of pictures in ascending order of the ids' bytes."""
+        """Pages of images in ascending order of the ids' bytes."""
 
     @_abc_1.abstractmethod
     def CountBlobs(
@@ -155,7 +155,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.CountBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.CountBlobsResponse, _abc.Awaitable[_imagestore_pb2.CountBlobsResponse]]:
-        """Number of pictures, of contents, and their bytes."""
+        """Number of images, of contents, and their bytes."""
 
     @_abc_1.abstractmethod
     def ListCreations(
@@ -171,7 +171,7 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imagestore_pb2.DropBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imagestore_pb2.DropBlobsResponse, _abc.Awaitable[_imagestore_pb2.DropBlobsResponse]]:
-        """Removes every picture of a collection, and refuses those that come later. One that is not there is no error."""
+        """Removes every image of a collection, and refuses those that come later. One that is not there is no error."""
 
     @_abc_1.abstractmethod
     def GetBlobStore(

@@ -351,7 +351,7 @@ class VectorRecord(_message.Message):
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     MODEL_SHA256_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     content_sha256: _builtins.str
     """SHA-256 of the bytes that the vector was made from, in lower-case hexadecimal; empty where nobody said."""
     model_sha256: _builtins.str
@@ -649,7 +649,7 @@ class VectorHit(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     score: _builtins.float
     """Cosine similarity, higher is better."""
     distance: _builtins.float

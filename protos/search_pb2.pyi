@@ -32,7 +32,7 @@ class _HitPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HitPart.Value
     HIT_PART_UNSPECIFIED: _HitPart.ValueType  # 0
     """Not set: ignored."""
     HIT_PART_THUMBNAIL: _HitPart.ValueType  # 1
-    """A small WebP picture."""
+    """A small WebP image."""
     HIT_PART_EMBEDDING: _HitPart.ValueType  # 2
     """The vector."""
 
@@ -42,7 +42,7 @@ class HitPart(_HitPart, metaclass=_HitPartEnumTypeWrapper):
 HIT_PART_UNSPECIFIED: HitPart.ValueType  # 0
 """Not set: ignored."""
 HIT_PART_THUMBNAIL: HitPart.ValueType  # 1
-"""A small WebP picture."""
+"""A small WebP image."""
 HIT_PART_EMBEDDING: HitPart.ValueType  # 2
 """The vector."""
 Global___HitPart: _TypeAlias = HitPart  # noqa: Y015
@@ -89,7 +89,7 @@ class _AddStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AddStatus.V
     """It was not added; `error` says why."""
 
 class AddStatus(_AddStatus, metaclass=_AddStatusEnumTypeWrapper):
-    """How adding a picture ended."""
+    """How adding an image ended."""
 
 ADD_STATUS_UNSPECIFIED: AddStatus.ValueType  # 0
 """Never sent."""
@@ -117,9 +117,9 @@ class Query(_message.Message):
     text: _builtins.str
     """A sentence or a word: not blank, at most 10,000 characters. Beyond the model's context it is cut, and the answer says so."""
     image: _builtins.bytes
-    """A picture's bytes."""
+    """An image's bytes."""
     image_id: _builtins.str
-    """A picture of the collection."""
+    """An image of the collection."""
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
         """A vector of the collection's model; it is scaled to length 1."""
@@ -180,7 +180,7 @@ class QueryTerm(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     weight: _builtins.float
-    """Its weight, -10 to 10, not 0: negative for what should not be in the picture. Default 1."""
+    """Its weight, -10 to 10, not 0: negative for what should not be in the image. Default 1."""
     @_builtins.property
     def query(self) -> Global___Query:
         """The query; no mixture itself."""
@@ -254,20 +254,20 @@ class SearchRequest(_message.Message):
     min_score: _builtins.float
     """Only hits of at least this score, -1 to 1."""
     exact: _builtins.bool
-    """Compare with every picture instead of asking the index. Slower; never misses."""
+    """Compare with every image instead of asking the index. Slower; never misses."""
     consistency: _types_pb2.Consistency.ValueType
     """Which writes the search is sure to see."""
     page_token: _builtins.str
     """`next_page_token` of the page before, of the same request otherwise."""
     fold_similarity: _builtins.float
-    """Folds hits whose pictures are at least this alike (cosine similarity, 0.5 to 1) into the best of them."""
+    """Folds hits whose images are at least this alike (cosine similarity, 0.5 to 1) into the best of them."""
     @_builtins.property
     def query(self) -> Global___Query:
         """What to look for."""
 
     @_builtins.property
     def filter(self) -> _types_pb2.Filter:
-        """Only pictures whose attributes fulfil this."""
+        """Only images whose attributes fulfil this."""
 
     @_builtins.property
     def parameters(self) -> _types_pb2.SearchParameters:
@@ -335,7 +335,7 @@ class SearchResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty where there is no further page."""
     dropped_hits: _builtins.int
-    """Hits left out because their pictures are being removed."""
+    """Hits left out because their images are being removed."""
     images_unavailable: _builtins.bool
     """Whether the image store did not answer: hits then come without `image` and thumbnail."""
     @_builtins.property
@@ -412,7 +412,7 @@ Global___SearchTimings: _TypeAlias = SearchTimings  # noqa: Y015
 
 @_typing.final
 class Hit(_message.Message):
-    """One picture found."""
+    """One image found."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -425,20 +425,20 @@ class Hit(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     FOLDED_IMAGE_IDS_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     score: _builtins.float
-    """Cosine similarity of query and picture, -1 to 1, higher is better."""
+    """Cosine similarity of query and image, -1 to 1, higher is better."""
     distance: _builtins.float
     """Squared L2 distance of the unit vectors, 2 - 2 * score, lower is better."""
     thumbnail: _builtins.bytes
-    """A small WebP picture, where asked for and where one can be made."""
+    """A small WebP image, where asked for and where one can be made."""
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """The picture's attributes."""
+        """The image's attributes."""
 
     @_builtins.property
     def image(self) -> _types_pb2.ImageInfo:
-        """What is known of the picture."""
+        """What is known of the image."""
 
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
@@ -486,7 +486,7 @@ class BatchSearchRequest(_message.Message):
     top_k: _builtins.int
     """Number of hits of each query, 1 to 1,000; default 10."""
     exact: _builtins.bool
-    """Compare with every picture instead of asking the index."""
+    """Compare with every image instead of asking the index."""
     consistency: _types_pb2.Consistency.ValueType
     """Which writes the search is sure to see."""
     @_builtins.property
@@ -495,7 +495,7 @@ class BatchSearchRequest(_message.Message):
 
     @_builtins.property
     def filter(self) -> _types_pb2.Filter:
-        """Only pictures whose attributes fulfil this."""
+        """Only images whose attributes fulfil this."""
 
     @_builtins.property
     def parameters(self) -> _types_pb2.SearchParameters:
@@ -588,7 +588,7 @@ Global___BatchSearchResult: _TypeAlias = BatchSearchResult  # noqa: Y015
 
 @_typing.final
 class StoredImage(_message.Message):
-    """A picture that is stored."""
+    """An image that is stored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -597,7 +597,7 @@ class StoredImage(_message.Message):
     collection: _builtins.str
     """Id of the collection."""
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     def __init__(
         self,
         *,
@@ -715,10 +715,10 @@ class FindDuplicatesResponse(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture whose id comes first."""
+    """The image whose id comes first."""
     @_builtins.property
     def duplicates(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateImage]:
-        """Pictures alike whose ids come later."""
+        """Images alike whose ids come later."""
 
     def __init__(
         self,
@@ -736,14 +736,14 @@ Global___FindDuplicatesResponse: _TypeAlias = FindDuplicatesResponse  # noqa: Y0
 
 @_typing.final
 class DuplicateImage(_message.Message):
-    """A picture nearly the same as another."""
+    """An image nearly the same as another."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     score: _builtins.float
     """Cosine similarity."""
     def __init__(
@@ -775,7 +775,7 @@ class AddImageRequest(_message.Message):
     """What to do with an id that is already there."""
     @_builtins.property
     def image(self) -> _types_pb2.ImageUpload:
-        """The picture."""
+        """The image."""
 
     def __init__(
         self,
@@ -805,7 +805,7 @@ class AddImageResponse(_message.Message):
     """How it ended: ADDED, REPLACED or SKIPPED. A failure is the call's status."""
     @_builtins.property
     def image(self) -> _types_pb2.ImageInfo:
-        """What is known of the stored picture. Not set where it was skipped."""
+        """What is known of the stored image. Not set where it was skipped."""
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[Global___Note.ValueType]:
@@ -866,7 +866,7 @@ class AddImagesRequest(_message.Message):
 
     @_builtins.property
     def image(self) -> _types_pb2.ImageUpload:
-        """The next picture."""
+        """The next image."""
 
     def __init__(
         self,
@@ -897,14 +897,14 @@ class AddImagesResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The id of the picture."""
+    """The id of the image."""
     index: _builtins.int
     """Its place in the stream, from 0."""
     status: Global___AddStatus.ValueType
     """How it ended."""
     @_builtins.property
     def image(self) -> _types_pb2.ImageInfo:
-        """What is known of the stored picture, where it was added or replaced."""
+        """What is known of the stored image, where it was added or replaced."""
 
     @_builtins.property
     def error(self) -> _types_pb2.ItemError:
@@ -944,7 +944,7 @@ class GetImageRequest(_message.Message):
     collection: _builtins.str
     """Id of the collection."""
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     rendition: _types_pb2.Rendition.ValueType
     """The original or the thumbnail."""
     def __init__(
@@ -974,7 +974,7 @@ class GetImageResponse(_message.Message):
     """The next bytes, at most 256 KiB."""
     @_builtins.property
     def info(self) -> _types_pb2.ImageInfo:
-        """What is known of the picture; of a thumbnail its own media type, size and checksum."""
+        """What is known of the image; of a thumbnail its own media type, size and checksum."""
 
     def __init__(
         self,
@@ -1050,7 +1050,7 @@ Global___GetImageDetailsResponse: _TypeAlias = GetImageDetailsResponse  # noqa: 
 
 @_typing.final
 class ImageDetails(_message.Message):
-    """A picture without its bytes."""
+    """An image without its bytes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1102,7 +1102,7 @@ class ListImagesRequest(_message.Message):
     """`next_page_token` of the page before."""
     @_builtins.property
     def filter(self) -> _types_pb2.Filter:
-        """Only pictures whose attributes fulfil this."""
+        """Only images whose attributes fulfil this."""
 
     def __init__(
         self,
@@ -1186,7 +1186,7 @@ Global___DeleteImagesRequest: _TypeAlias = DeleteImagesRequest  # noqa: Y015
 
 @_typing.final
 class ImageIdList(_message.Message):
-    """Ids of pictures."""
+    """Ids of images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1217,7 +1217,7 @@ class DeleteImagesResponse(_message.Message):
     DELETED_COUNT_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
     deleted_count: _builtins.int
-    """Number of pictures removed."""
+    """Number of images removed."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeleteOutcome]:
         """One an id, in the order of the request."""
@@ -1238,14 +1238,14 @@ Global___DeleteImagesResponse: _TypeAlias = DeleteImagesResponse  # noqa: Y015
 
 @_typing.final
 class DeleteOutcome(_message.Message):
-    """How removing a picture ended."""
+    """How removing an image ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The picture's id."""
+    """The image's id."""
     deleted: _builtins.bool
     """Whether it was there."""
     def __init__(
@@ -1264,7 +1264,7 @@ Global___DeleteOutcome: _TypeAlias = DeleteOutcome  # noqa: Y015
 
 @_typing.final
 class Collection(_message.Message):
-    """A named set of pictures with one model."""
+    """A named set of images with one model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1285,9 +1285,9 @@ class Collection(_message.Message):
     metric: _types_pb2.Metric.ValueType
     """How vectors are compared."""
     image_count: _builtins.int
-    """Number of searchable pictures. Set by GetCollection alone."""
+    """Number of searchable images. Set by GetCollection alone."""
     image_bytes: _builtins.int
-    """Bytes of the stored pictures, the same bytes counted once. Set by GetCollection alone."""
+    """Bytes of the stored images, the same bytes counted once. Set by GetCollection alone."""
     description: _builtins.str
     """What it is for, at most 1,000 characters."""
     indexed_count: _builtins.int
@@ -1538,7 +1538,7 @@ class DeleteCollectionResponse(_message.Message):
 
     DELETED_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     deleted_image_count: _builtins.int
-    """Number of pictures removed."""
+    """Number of images removed."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SearchServiceStub:
-    """Searches pictures. Texts are Chinese; English words that the model has seen work too.
+    """Searches images. Texts are Chinese; English words that the model has seen work too.
     """
 
     def __init__(self, channel):
@@ -58,11 +58,11 @@ class SearchServiceStub:
 
 
 class SearchServiceServicer:
-    """Searches pictures. Texts are Chinese; English words that the model has seen work too.
+    """Searches images. Texts are Chinese; English words that the model has seen work too.
     """
 
     def Search(self, request, context):
-        """The pictures nearest to a query, best first, ties by id.
+        """The images nearest to a query, best first, ties by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,14 +76,14 @@ class SearchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScoreTexts(self, request, context):
-        """How well each of several texts describes a picture: similarities, and shares that add up to 1.
+        """How well each of several texts describes an image: similarities, and shares that add up to 1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindDuplicates(self, request, context):
-        """Pairs of pictures of a collection that are nearly the same, as they are found.
+        """Pairs of images of a collection that are nearly the same, as they are found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_SearchServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SearchService:
-    """Searches pictures. Texts are Chinese; English words that the model has seen work too.
+    """Searches images. Texts are Chinese; English words that the model has seen work too.
     """
 
     @staticmethod
@@ -234,7 +234,7 @@ class SearchService:
 
 
 class ImageServiceStub:
-    """Adds, reads and removes pictures.
+    """Adds, reads and removes images.
     """
 
     def __init__(self, channel):
@@ -276,18 +276,18 @@ class ImageServiceStub:
 
 
 class ImageServiceServicer:
-    """Adds, reads and removes pictures.
+    """Adds, reads and removes images.
     """
 
     def AddImage(self, request, context):
-        """Adds one picture, for callers that have only one. It is acknowledged when its bytes and its vector are stored.
+        """Adds one image, for callers that have only one. It is acknowledged when its bytes and its vector are stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddImages(self, request_iterator, context):
-        """Adds many. First the options, then pictures; one outcome a picture comes back, in order of completion. A picture that
+        """Adds many. First the options, then images; one outcome an image comes back, in order of completion. An image that
         cannot be added fails alone. Repeating a broken import is safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -295,28 +295,28 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """The bytes of one picture in chunks: first what is known of it, then the bytes.
+        """The bytes of one image in chunks: first what is known of it, then the bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImageDetails(self, request, context):
-        """What is known of pictures, without their bytes. Ids that are not there are left out.
+        """What is known of images, without their bytes. Ids that are not there are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """Pages of pictures in ascending order of their ids' bytes.
+        """Pages of images in ascending order of their ids' bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImages(self, request, context):
-        """Removes pictures by id or by filter. An id that is not there is no error: its outcome says so.
+        """Removes images by id or by filter. An id that is not there is no error: its outcome says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -364,7 +364,7 @@ def add_ImageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ImageService:
-    """Adds, reads and removes pictures.
+    """Adds, reads and removes images.
     """
 
     @staticmethod
@@ -588,7 +588,7 @@ class CollectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCollection(self, request, context):
-        """Removes a collection with its pictures.
+        """Removes a collection with its images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,37 +27,37 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SearchServiceStub:
-    """Searches pictures. Texts are Chinese; English words that the model has seen work too."""
+    """Searches images. Texts are Chinese; English words that the model has seen work too."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SearchServiceAsyncStub: ...
     Search: _grpc.UnaryUnaryMultiCallable[_search_pb2.SearchRequest, _search_pb2.SearchResponse]
-    """The pictures nearest to a query, best first, ties by id."""
+    """The images nearest to a query, best first, ties by id."""
     BatchSearch: _grpc.UnaryUnaryMultiCallable[_search_pb2.BatchSearchRequest, _search_pb2.BatchSearchResponse]
     """Several queries at once, for evaluation. A query that cannot be answered fails alone."""
     ScoreTexts: _grpc.UnaryUnaryMultiCallable[_search_pb2.ScoreTextsRequest, _search_pb2.ScoreTextsResponse]
-    """How well each of several texts describes a picture: similarities, and shares that add up to 1."""
+    """How well each of several texts describes an image: similarities, and shares that add up to 1."""
     FindDuplicates: _grpc.UnaryStreamMultiCallable[_search_pb2.FindDuplicatesRequest, _search_pb2.FindDuplicatesResponse]
-    """Pairs of pictures of a collection that are nearly the same, as they are found."""
+    """Pairs of images of a collection that are nearly the same, as they are found."""
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
-    """Searches pictures. Texts are Chinese; English words that the model has seen work too."""
+    """Searches images. Texts are Chinese; English words that the model has seen work too."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_search_pb2.SearchRequest, _search_pb2.SearchResponse]  # type: ignore[assignment]
-    """The pictures nearest to a query, best first, ties by id."""
+    """The images nearest to a query, best first, ties by id."""
     BatchSearch: _aio.UnaryUnaryMultiCallable[_search_pb2.BatchSearchRequest, _search_pb2.BatchSearchResponse]  # type: ignore[assignment]
     """Several queries at once, for evaluation. A query that cannot be answered fails alone."""
     ScoreTexts: _aio.UnaryUnaryMultiCallable[_search_pb2.ScoreTextsRequest, _search_pb2.ScoreTextsResponse]  # type: ignore[assignment]
-    """How well each of several texts describes a picture: similarities, and shares that add up to 1."""
+    """How well each of several texts describes an image: similarities, and shares that add up to 1."""
     FindDuplicates: _aio.UnaryStreamMultiCallable[_search_pb2.FindDuplicatesRequest, _search_pb2.FindDuplicatesResponse]  # type: ignore[assignment]
-    """Pairs of pictures of a collection that are nearly the same, as they are found."""
+    """Pairs of images of a collection that are nearly the same, as they are found."""
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Searches pictures. Texts are Chinese; English words that the model has seen work too."""
+    """Searches images. Texts are Chinese; English words that the model has seen work too."""
 
     @_abc_1.abstractmethod
     def Search(
@@ -65,7 +65,7 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.SearchResponse, _abc.Awaitable[_search_pb2.SearchResponse]]:
-        """The pictures nearest to a query, best first, ties by id."""
+        """The images nearest to a query, best first, ties by id."""
 
     @_abc_1.abstractmethod
     def BatchSearch(
@@ -81,7 +81,7 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.ScoreTextsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.ScoreTextsResponse, _abc.Awaitable[_search_pb2.ScoreTextsResponse]]:
-        """How well each of several texts describes a picture: similarities, and shares that add up to 1."""
+        """How well each of several texts describes an image: similarities, and shares that add up to 1."""
 
     @_abc_1.abstractmethod
     def FindDuplicates(
@@ -89,54 +89,54 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.FindDuplicatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_search_pb2.FindDuplicatesResponse], _abc.AsyncIterator[_search_pb2.FindDuplicatesResponse]]:
-        """Pairs of pictures of a collection that are nearly the same, as they are found."""
+        """Pairs of images of a collection that are nearly the same, as they are found."""
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class ImageServiceStub:
-    """Adds, reads and removes pictures."""
+    """Adds, reads and removes images."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ImageServiceAsyncStub: ...
     AddImage: _grpc.UnaryUnaryMultiCallable[_search_pb2.AddImageRequest, _search_pb2.AddImageResponse]
-    """Adds one picture, for callers that have only one. It is acknowledged when its bytes and its vector are stored."""
+    """Adds one image, for callers that have only one. It is acknowledged when its bytes and its vector are stored."""
     AddImages: _grpc.StreamStreamMultiCallable[_search_pb2.AddImagesRequest, _search_pb2.AddImagesResponse]
-    """Adds many. First the options, then pictures; one outcome a picture comes back, in order of completion. A picture that
+    """Adds many. First the options, then images; one outcome an image comes back, in order of completion. An image that
     cannot be added fails alone. Repeating a broken import is safe.
     """
     GetImage: _grpc.UnaryStreamMultiCallable[_search_pb2.GetImageRequest, _search_pb2.GetImageResponse]
-    """The bytes of one picture in chunks: first what is known of it, then the bytes."""
+    """The bytes of one image in chunks: first what is known of it, then the bytes."""
     GetImageDetails: _grpc.UnaryUnaryMultiCallable[_search_pb2.GetImageDetailsRequest, _search_pb2.GetImageDetailsResponse]
-    """What is known of pictures, without their bytes. Ids that are not there are left out."""
+    """What is known of images, without their bytes. Ids that are not there are left out."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_search_pb2.ListImagesRequest, _search_pb2.ListImagesResponse]
-    """Pages of pictures in ascending order of their ids' bytes."""
+    """Pages of images in ascending order of their ids' bytes."""
     DeleteImages: _grpc.UnaryUnaryMultiCallable[_search_pb2.DeleteImagesRequest, _search_pb2.DeleteImagesResponse]
-    """Removes pictures by id or by filter. An id that is not there is no error: its outcome says so."""
+    """Removes images by id or by filter. An id that is not there is no error: its outcome says so."""
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
-    """Adds, reads and removes pictures."""
+    """Adds, reads and removes images."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AddImage: _aio.UnaryUnaryMultiCallable[_search_pb2.AddImageRequest, _search_pb2.AddImageResponse]  # type: ignore[assignment]
-    """Adds one picture, for callers that have only one. It is acknowledged when its bytes and its vector are stored."""
+    """Adds one image, for callers that have only one. It is acknowledged when its bytes and its vector are stored."""
     AddImages: _aio.StreamStreamMultiCallable[_search_pb2.AddImagesRequest, _search_pb2.AddImagesResponse]  # type: ignore[assignment]
-    """Adds many. First the options, then pictures; one outcome a picture comes back, in order of completion. A picture that
+    """Adds many. First the options, then images; one outcome an image comes back, in order of completion. An image that
     cannot be added fails alone. Repeating a broken import is safe.
     """
     GetImage: _aio.UnaryStreamMultiCallable[_search_pb2.GetImageRequest, _search_pb2.GetImageResponse]  # type: ignore[assignment]
-    """The bytes of one picture in chunks: first what is known of it, then the bytes."""
+    """The bytes of one image in chunks: first what is known of it, then the bytes."""
     GetImageDetails: _aio.UnaryUnaryMultiCallable[_search_pb2.GetImageDetailsRequest, _search_pb2.GetImageDetailsResponse]  # type: ignore[assignment]
-    """What is known of pictures, without their bytes. Ids that are not there are left out."""
+    """What is known of images, without their bytes. Ids that are not there are left out."""
     ListImages: _aio.UnaryUnaryMultiCallable[_search_pb2.ListImagesRequest, _search_pb2.ListImagesResponse]  # type: ignore[assignment]
-    """Pages of pictures in ascending order of their ids' bytes."""
+    """Pages of images in ascending order of their ids' bytes."""
     DeleteImages: _aio.UnaryUnaryMultiCallable[_search_pb2.DeleteImagesRequest, _search_pb2.DeleteImagesResponse]  # type: ignore[assignment]
-    """Removes pictures by id or by filter. An id that is not there is no error: its outcome says so."""
+    """Removes images by id or by filter. An id that is not there is no error: its outcome says so."""
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Adds, reads and removes pictures."""
+    """Adds, reads and removes images."""
 
     @_abc_1.abstractmethod
     def AddImage(
@@ -144,7 +144,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.AddImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.AddImageResponse, _abc.Awaitable[_search_pb2.AddImageResponse]]:
-        """Adds one picture, for callers that have only one. It is acknowledged when its bytes and its vector are stored."""
+        """Adds one image, for callers that have only one. It is acknowledged when its bytes and its vector are stored."""
 
     @_abc_1.abstractmethod
     def AddImages(
@@ -152,7 +152,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_search_pb2.AddImagesRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_search_pb2.AddImagesResponse], _abc.AsyncIterator[_search_pb2.AddImagesResponse]]:
-        """Adds many. First the options, then pictures; one outcome a picture comes back, in order of completion. A picture that
+        """Adds many. First the options, then images; one outcome an image comes back, in order of completion. An image that
         cannot be added fails alone. Repeating a broken import is safe.
         """
 
@@ -162,7 +162,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.GetImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_search_pb2.GetImageResponse], _abc.AsyncIterator[_search_pb2.GetImageResponse]]:
-        """The bytes of one picture in chunks: first what is known of it, then the bytes."""
+        """The bytes of one image in chunks: first what is known of it, then the bytes."""
 
     @_abc_1.abstractmethod
     def GetImageDetails(
@@ -170,7 +170,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.GetImageDetailsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.GetImageDetailsResponse, _abc.Awaitable[_search_pb2.GetImageDetailsResponse]]:
-        """What is known of pictures, without their bytes. Ids that are not there are left out."""
+        """What is known of images, without their bytes. Ids that are not there are left out."""
 
     @_abc_1.abstractmethod
     def ListImages(
@@ -178,7 +178,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.ListImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.ListImagesResponse, _abc.Awaitable[_search_pb2.ListImagesResponse]]:
-        """Pages of pictures in ascending order of their ids' bytes."""
+        """Pages of images in ascending order of their ids' bytes."""
 
     @_abc_1.abstractmethod
     def DeleteImages(
@@ -186,7 +186,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.DeleteImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.DeleteImagesResponse, _abc.Awaitable[_search_pb2.DeleteImagesResponse]]:
-        """Removes pictures by id or by filter. An id that is not there is no error: its outcome says so."""
+        """Removes images by id or by filter. An id that is not there is no error: its outcome says so."""
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -204,7 +204,7 @@ class CollectionServiceStub:
     ListCollections: _grpc.UnaryUnaryMultiCallable[_search_pb2.ListCollectionsRequest, _search_pb2.ListCollectionsResponse]
     """Collections in the order of their ids."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_search_pb2.DeleteCollectionRequest, _search_pb2.DeleteCollectionResponse]
-    """Removes a collection with its pictures."""
+    """Removes a collection with its images."""
 
 @_typing.type_check_only
 class CollectionServiceAsyncStub(CollectionServiceStub):
@@ -218,7 +218,7 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     ListCollections: _aio.UnaryUnaryMultiCallable[_search_pb2.ListCollectionsRequest, _search_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """Collections in the order of their ids."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_search_pb2.DeleteCollectionRequest, _search_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
-    """Removes a collection with its pictures."""
+    """Removes a collection with its images."""
 
 class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, reads and removes collections."""
@@ -253,6 +253,6 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.DeleteCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.DeleteCollectionResponse, _abc.Awaitable[_search_pb2.DeleteCollectionResponse]]:
-        """Removes a collection with its pictures."""
+        """Removes a collection with its images."""
 
 def add_CollectionServiceServicer_to_server(servicer: CollectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -131,17 +131,17 @@ class _RenditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rendition.V
     RENDITION_ORIGINAL: _Rendition.ValueType  # 1
     """The bytes as they were handed in."""
     RENDITION_THUMBNAIL: _Rendition.ValueType  # 2
-    """A small picture, made once and kept: WebP, or JPEG where the image store is set so."""
+    """A small image, made once and kept: WebP, or JPEG where the image store is set so."""
 
 class Rendition(_Rendition, metaclass=_RenditionEnumTypeWrapper):
-    """A picture's form."""
+    """An image's form."""
 
 RENDITION_UNSPECIFIED: Rendition.ValueType  # 0
 """The original."""
 RENDITION_ORIGINAL: Rendition.ValueType  # 1
 """The bytes as they were handed in."""
 RENDITION_THUMBNAIL: Rendition.ValueType  # 2
-"""A small picture, made once and kept: WebP, or JPEG where the image store is set so."""
+"""A small image, made once and kept: WebP, or JPEG where the image store is set so."""
 Global___Rendition: _TypeAlias = Rendition  # noqa: Y015
 
 class _IfExists:
@@ -155,19 +155,19 @@ class _IfExistsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IfExists.Val
     IF_EXISTS_REPLACE: _IfExists.ValueType  # 1
     """The new bytes, vector and attributes take the place of the old."""
     IF_EXISTS_SKIP: _IfExists.ValueType  # 2
-    """The old picture stays as it is."""
+    """The old image stays as it is."""
     IF_EXISTS_FAIL: _IfExists.ValueType  # 3
     """The item fails with IMAGE_EXISTS."""
 
 class IfExists(_IfExists, metaclass=_IfExistsEnumTypeWrapper):
-    """What to do with a picture whose id is already in the collection."""
+    """What to do with an image whose id is already in the collection."""
 
 IF_EXISTS_UNSPECIFIED: IfExists.ValueType  # 0
 """Replace."""
 IF_EXISTS_REPLACE: IfExists.ValueType  # 1
 """The new bytes, vector and attributes take the place of the old."""
 IF_EXISTS_SKIP: IfExists.ValueType  # 2
-"""The old picture stays as it is."""
+"""The old image stays as it is."""
 IF_EXISTS_FAIL: IfExists.ValueType  # 3
 """The item fails with IMAGE_EXISTS."""
 Global___IfExists: _TypeAlias = IfExists  # noqa: Y015
@@ -189,7 +189,7 @@ class ModelFingerprint(_message.Message):
     checkpoint_sha256: _builtins.str
     """SHA-256 of the checkpoint file, in lower-case hexadecimal."""
     preprocessing_version: _builtins.int
-    """Version of the preprocessing of pictures and texts."""
+    """Version of the preprocessing of images and texts."""
     def __init__(
         self,
         *,
@@ -412,7 +412,7 @@ Global___FilterValue: _TypeAlias = FilterValue  # noqa: Y015
 
 @_typing.final
 class TextSimilarity(_message.Message):
-    """How well a text describes the picture."""
+    """How well a text describes the image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -442,7 +442,7 @@ Global___TextSimilarity: _TypeAlias = TextSimilarity  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """A condition on the attributes of a picture. Nested at most 16 deep, at most 1,000 conditions, 10,000 values to equal,
+    """A condition on the attributes of an image. Nested at most 16 deep, at most 1,000 conditions, 10,000 values to equal,
     and 1 MiB in all.
     """
 
@@ -469,7 +469,7 @@ class Filter(_message.Message):
 
     @_builtins.property
     def exists(self) -> Global___ExistsCondition:
-        """The picture has the attribute."""
+        """The image has the attribute."""
 
     @_builtins.property
     def all(self) -> Global___AllCondition:
@@ -603,7 +603,7 @@ Global___RangeCondition: _TypeAlias = RangeCondition  # noqa: Y015
 
 @_typing.final
 class ExistsCondition(_message.Message):
-    """The picture has the attribute."""
+    """The image has the attribute."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -673,7 +673,7 @@ Global___AnyCondition: _TypeAlias = AnyCondition  # noqa: Y015
 
 @_typing.final
 class ImageInfo(_message.Message):
-    """What is known of a stored picture besides its bytes and its vector."""
+    """What is known of a stored image besides its bytes and its vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -721,7 +721,7 @@ Global___ImageInfo: _TypeAlias = ImageInfo  # noqa: Y015
 
 @_typing.final
 class ImageUpload(_message.Message):
-    """A picture as a caller hands it in."""
+    """An image as a caller hands it in."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -744,7 +744,7 @@ class ImageUpload(_message.Message):
 
     @_builtins.property
     def embedding(self) -> Global___Embedding:
-        """The picture's vector, where the caller has it already: nothing is encoded then. Requires `model`."""
+        """The image's vector, where the caller has it already: nothing is encoded then. Requires `model`."""
 
     @_builtins.property
     def model(self) -> Global___ModelFingerprint:

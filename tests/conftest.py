@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import servers
-from tests.servers import Server
-from tests.system import System, new_system
+from tests.support import servers
+from tests.support.servers import Server
+from tests.support.system import System, new_system
 
 # Values of parameters that stand for a Milvus server.
 ON_MILVUS = frozenset({"served", "server"})

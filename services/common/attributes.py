@@ -1,4 +1,4 @@
-"""What attributes of a picture may be, the same in every service."""
+"""What attributes of an image may be, the same in every service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.common.errors import InvalidField
 # Milvus takes 65,536 bytes of JSON, and the retriever keeps two checksums among them.
 MAX_ATTRIBUTES_BYTES = 65_000
 # A control character is one byte on the wire and six in JSON; nothing grows more.
-MOST_GROWTH = 6
+MAX_GROWTH = 6
 # An object is three messages deep on the wire, and protobuf parses a hundred: an answer that holds attributes must stay
 # well below, or it poisons every search that finds the image.
 MAX_DEPTH = 16
@@ -32,7 +32,7 @@ def check_attributes(attributes: struct_pb2.Struct, field: str) -> struct_pb2.St
 
 def _json_bytes(attributes: struct_pb2.Struct) -> int:
     """Size as JSON text, in which a punctuation mark in a name counts three times, for it may be stored as %XX."""
-    if attributes.ByteSize() * MOST_GROWTH <= MAX_ATTRIBUTES_BYTES:
+    if attributes.ByteSize() * MAX_GROWTH <= MAX_ATTRIBUTES_BYTES:
         return 0
     text = json.dumps(json_format.MessageToDict(attributes), ensure_ascii=False, separators=(",", ":"))
     marks = sum(character.isascii() and not character.isalnum() for name in attributes.fields for character in name)

@@ -13,9 +13,9 @@
       ModelMismatch           FAILED_PRECONDITION  MODEL_MISMATCH
       PrecisionMismatch       FAILED_PRECONDITION  PRECISION_MISMATCH
       WriteUnderWay           FAILED_PRECONDITION  WRITE_UNDER_WAY
-      NotBuiltYet             UNIMPLEMENTED        UNSUPPORTED
+      NotImplementedYet             UNIMPLEMENTED        UNSUPPORTED
       Overloaded              UNAVAILABLE          OVERLOADED
-      DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
+      UpstreamUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
       ShuttingDown            UNAVAILABLE          SHUTTING_DOWN
       IdleCall                ABORTED              IDLE
       DeadlineExceeded        DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
@@ -144,7 +144,7 @@ class ImageNotFound(WentuError):
 
     def __init__(self, collection: str, image_id: str) -> None:
         super().__init__(
-            f"collection {collection!r} has no picture {image_id!r}",
+            f"collection {collection!r} has no image {image_id!r}",
             metadata={"collection": collection, "image_id": image_id},
         )
 
@@ -163,7 +163,7 @@ class ImageExists(WentuError):
 
     def __init__(self, collection: str, image_id: str) -> None:
         super().__init__(
-            f"collection {collection!r} already has a picture {image_id!r}",
+            f"collection {collection!r} already has an image {image_id!r}",
             metadata={"collection": collection, "image_id": image_id},
         )
 
@@ -200,7 +200,7 @@ class WriteUnderWay(WentuError):
     reason = "WRITE_UNDER_WAY"
 
 
-class NotBuiltYet(WentuError):
+class NotImplementedYet(WentuError):
     """Part of the contract, not of this version."""
 
     code = Code.UNIMPLEMENTED
@@ -218,7 +218,7 @@ class Overloaded(WentuError):
         super().__init__(message, retry_after_seconds=retry_after_seconds)
 
 
-class DependencyUnavailable(WentuError):
+class UpstreamUnavailable(WentuError):
     code = Code.UNAVAILABLE
     reason = "DEPENDENCY_UNAVAILABLE"
 

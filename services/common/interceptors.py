@@ -17,7 +17,7 @@ import structlog
 from grpc import aio
 
 from services.common.calls import REQUEST_ID_KEY, incoming
-from services.common.errors import Code, InternalError, NotBuiltYet, WentuError
+from services.common.errors import Code, InternalError, NotImplementedYet, WentuError
 from services.common.reception import Context, Reception, Serve
 from services.common.wire_errors import grpc_status, trailing_metadata
 
@@ -122,7 +122,7 @@ async def told(serve: Serve, method: str, context: Context) -> Any:
     except WentuError as caught:
         error = caught
     except NotImplementedError:
-        error = NotBuiltYet(method)
+        error = NotImplementedYet(method)
     except Exception:
         log.exception("unexpected error", method=method)
         error = InternalError()

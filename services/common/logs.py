@@ -55,7 +55,7 @@ def configure_logs(service: str, level: str, form: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries speak up only when something is wrong.
+    # Collections speak up only when something is wrong.
     root.setLevel(logging.WARNING if level != "error" else logging.ERROR)
     # gRPC tells with a stack that an answer could not be sent, if the caller left at that moment.
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departure)

@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from protos import errors_pb2, types_pb2
-from services.common.errors import Code, DeadlineExceeded, DependencyUnavailable, WentuError, rebuilt
+from services.common.errors import Code, DeadlineExceeded, UpstreamUnavailable, WentuError, rebuilt
 
 DOMAIN = "wentu"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -82,7 +82,7 @@ def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
     """What a failed call to another service means for the caller of this one.
 
     An error of this project keeps its class, code, field, metadata and advice. Of others, a broken connection or a
-    broken server becomes DependencyUnavailable; a refusal keeps its code.
+    broken server becomes UpstreamUnavailable; a refusal keeps its code.
     """
     code = Code(error.code().value[0])
     details = _details(error)
@@ -100,7 +100,7 @@ def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
         )
     if code in _TROUBLE:
         problem = "it does not answer" if code is Code.UNAVAILABLE else f"it failed with {error.code().name}"
-        return DependencyUnavailable(dependency, problem)
+        return UpstreamUnavailable(dependency, problem)
     return rebuilt(code, "UNSUPPORTED", error.details() or "", metadata={"dependency": dependency})
 
 

@@ -1,1 +1,1 @@
-"""The encoder: texts and pictures in, unit vectors out."""
+"""The encoder: texts and images in, unit vectors out."""

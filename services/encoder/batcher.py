@@ -17,7 +17,7 @@ import numpy.typing as npt
 import structlog
 
 from services.common.calls import seconds_left
-from services.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, ShuttingDown
+from services.common.errors import DeadlineExceeded, Overloaded, ShuttingDown, UpstreamUnavailable
 from services.encoder.engine import Vectors
 from services.encoder.metrics import EncoderMetrics
 from services.encoder.priority import give_way
@@ -27,12 +27,12 @@ log = structlog.get_logger()
 Item = TypeVar("Item")
 Vector = npt.NDArray[np.float32]
 
-LEAST_RETRY_SECONDS = 0.05
-MOST_RETRY_SECONDS = 5.0
+MIN_RETRY_SECONDS = 0.05
+MAX_RETRY_SECONDS = 5.0
 # A turn is expected with so much to spare: what is computed too late is computed for nobody.
 SAFETY = 1.5
 # Weight of the newest batch in the running mean of seconds an item.
-NEWEST = 0.2
+EWMA_ALPHA = 0.2
 _NONE: Vector = np.empty(0, dtype=np.float32)
 
 
@@ -109,12 +109,12 @@ class Batcher(Generic[Item]):
         """Takes on a request of so many items, before anything is done for it, until the end of the block.
 
         Raises Overloaded where it does not fit into what may be in hand, or where its deadline would pass before its
-        turn comes; ShuttingDown or DependencyUnavailable where there is no worker.
+        turn comes; ShuttingDown or UpstreamUnavailable where there is no worker.
         """
         self.check_worker()
         room, left = self._room, seconds_left()
         expected = (room.items + items) * room.seconds_an_item
-        retry = min(max(expected, LEAST_RETRY_SECONDS), MOST_RETRY_SECONDS)
+        retry = min(max(expected, MIN_RETRY_SECONDS), MAX_RETRY_SECONDS)
         problem = ""
         if room.items + items > self._max_items:
             problem = f"{room.items:,} {self.name} are in hand; the limit is {self._max_items:,}"
@@ -165,7 +165,7 @@ class Batcher(Generic[Item]):
             await self.submit([item])
 
     def check_worker(self) -> None:
-        """Raises ShuttingDown once closed, DependencyUnavailable where the worker died."""
+        """Raises ShuttingDown once closed, UpstreamUnavailable where the worker died."""
         if self._closed:
             raise ShuttingDown
         if self._ended:
@@ -255,7 +255,7 @@ class Batcher(Generic[Item]):
         self._last_success = time.monotonic()
         mean = self._room.seconds_an_item
         newest = (ended - busy_since) / len(batch)
-        self._room.seconds_an_item = newest if mean == 0 else (1 - NEWEST) * mean + NEWEST * newest
+        self._room.seconds_an_item = newest if mean == 0 else (1 - EWMA_ALPHA) * mean + EWMA_ALPHA * newest
         for each, vector in zip(batch, result, strict=True):
             request = each.request
             request.vectors[each.place] = vector
@@ -282,8 +282,8 @@ class Batcher(Generic[Item]):
             log.critical("worker died", tower=self.name)
             self._fail(left, self._dead(), "failed")
 
-    def _dead(self) -> DependencyUnavailable:
-        return DependencyUnavailable("model", f"the worker of the {self.name} died")
+    def _dead(self) -> UpstreamUnavailable:
+        return UpstreamUnavailable("model", f"the worker of the {self.name} died")
 
     def _drop(self, cause: str, count: int) -> None:
         self._metrics.dropped.labels(self.name, cause).inc(count)

@@ -21,7 +21,7 @@ _LOGIT_SCALE = "logit_scale"
 
 
 def towers(core: ov.Core, checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model, ov.Model, float]:
-    """The text tower, the picture tower and the logit scale: from the folder `cache`, else converted and kept there.
+    """The text tower, the image tower and the logit scale: from the folder `cache`, else converted and kept there.
 
     Batch and text length are free. A cache that fails is done without.
     """

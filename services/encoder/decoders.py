@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from services.common.budget import ByteBudget
 from services.common.calls import seconds_left
-from services.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidField
+from services.common.errors import DeadlineExceeded, InvalidField, UpstreamUnavailable
 from services.encoder.metrics import EncoderMetrics
-from services.encoder.pictures import Picture, read_picture
+from services.encoder.preprocessing import DecodedImage, read_image_file
 from services.encoder.priority import give_way
 from services.encoder.settings import EncoderSettings
 
@@ -29,16 +29,16 @@ class Decoders:
             initializer=self._begin,
         )
 
-    async def read(self, data: bytes, field: str) -> Picture | InvalidField:
-        """The picture, or why it cannot be read. Raises DeadlineExceeded where the caller stopped waiting before."""
+    async def read(self, data: bytes, field: str) -> DecodedImage | InvalidField:
+        """The image, or why it cannot be read. Raises DeadlineExceeded where the caller stopped waiting before."""
         left = seconds_left()
         deadline = None if left is None else time.monotonic() + left
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, data, field, deadline)
 
     def check(self) -> None:
-        """Raises DependencyUnavailable where a thread died: what it had taken would never be answered."""
+        """Raises UpstreamUnavailable where a thread died: what it had taken would never be answered."""
         if not all(thread.is_alive() for thread in self._threads):
-            raise DependencyUnavailable("decoder", "a thread that decodes pictures died")
+            raise UpstreamUnavailable("decoder", "a thread that decodes images died")
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -47,14 +47,14 @@ class Decoders:
         give_way()
         self._threads.append(threading.current_thread())
 
-    def _read(self, data: bytes, field: str, deadline: float | None) -> Picture | InvalidField:
+    def _read(self, data: bytes, field: str, deadline: float | None) -> DecodedImage | InvalidField:
         started = time.monotonic()
         if deadline is not None and deadline <= started:
-            self._metrics.dropped.labels("pictures", "expired").inc()
-            raise DeadlineExceeded("the deadline passed before the picture was decoded")
+            self._metrics.dropped.labels("images", "expired").inc()
+            raise DeadlineExceeded("the deadline passed before the image was decoded")
         try:
             with self._budget.share() as share:
-                return read_picture(
+                return read_image_file(
                     data,
                     self._resolution,
                     max_bytes=self._settings.max_image_bytes,

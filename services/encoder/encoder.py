@@ -17,18 +17,18 @@ from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, InvalidField
 from services.common.fingerprint import Fingerprint
 from services.common.ids import check_count
-from services.common.work import Workers
+from services.common.thread_pool import ThreadPool
 from services.encoder.batcher import Batcher, Vector
 from services.encoder.checkpoints import Checkpoint
 from services.encoder.decoders import Decoders
 from services.encoder.engine import Engine
 from services.encoder.fidelity import Fidelity
 from services.encoder.metrics import EncoderMetrics
-from services.encoder.pictures import Picture
+from services.encoder.preprocessing import DecodedImage
 from services.encoder.settings import EncoderSettings
 from services.encoder.texts import CONTEXT_LENGTH, LENGTHS, Tokens, batch_key, padded, tokenize_text
 
-# How long a computed batch speaks for its tower. Asking an idle one costs a text or a picture.
+# How long a computed batch speaks for its tower. Asking an idle one costs a text or an image.
 TEXTS_FRESH_SECONDS = 2.0
 IMAGES_FRESH_SECONDS = 30.0
 # Characters of a call that are tokenized on the event loop: about a millisecond's work at most.
@@ -62,7 +62,7 @@ class Similarity:
 
 
 class Encoder:
-    """Texts and pictures to unit vectors. Must be made inside a running event loop."""
+    """Texts and images to unit vectors. Must be made inside a running event loop."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Encoder:
         self.metrics = metrics
         # By the exact tokens, which are all that the model sees of a text.
         self._cache: LRUCache[tuple[int, ...], Vector] = LRUCache(settings.text_cache)
-        self._tokenizers = Workers(1, "tokenize")
+        self._tokenizers = ThreadPool(1, "tokenize")
         self._decoders = Decoders(settings, self.image_resolution, metrics)
         self._texts: Batcher[tuple[int, ...]] = Batcher(
             "texts",
@@ -92,7 +92,7 @@ class Encoder:
             alike=partial(batch_key, exact=engine.precision != "f32"),
         )
         self._images: Batcher[npt.NDArray[np.uint8]] = Batcher(
-            "pictures",
+            "images",
             lambda batch: engine.encode_images(np.stack(batch)),
             metrics,
             max_batch=settings.image_batch or engine.image_batch,
@@ -117,13 +117,13 @@ class Encoder:
         return [EncodedText(vectors[each.ids], each.count, each.truncated) for each in tokens]  # type: ignore[arg-type]
 
     async def encode_images(self, images: Sequence[bytes]) -> list[EncodedImage | InvalidField]:
-        """One result a picture, in order: its vector, or why it has none. Raises Overloaded, before any is decoded."""
+        """One result an image, in order: its vector, or why it has none. Raises Overloaded, before any is decoded."""
         check_count(images, "images", self.settings.max_images)
         with self._images.admitted(len(images), sum(map(len, images))):
             return await asyncio.gather(*(self._image(data, f"images[{place}]") for place, data in enumerate(images)))
 
     async def compare(self, image: bytes, texts: Sequence[str]) -> list[Similarity]:
-        """Similarity of one picture and each text, as in cn_clip's `CLIP.get_similarity` (cn_clip/clip/model.py)."""
+        """Similarity of one image and each text, as in cn_clip's `CLIP.get_similarity` (cn_clip/clip/model.py)."""
         encoded_texts, [encoded_image] = await asyncio.gather(self.encode_texts(texts), self.encode_images([image]))
         if isinstance(encoded_image, InvalidField):
             raise type(encoded_image)("image", encoded_image.problem)
@@ -184,9 +184,9 @@ class Encoder:
         return tokenize_text(text, max_chars=self.settings.max_text_chars, field=field)
 
     async def _image(self, data: bytes, field: str) -> EncodedImage | InvalidField:
-        """Each picture goes on to the device as soon as it is decoded, whatever the others of its call do."""
-        picture = await self._decoders.read(data, field)
-        if not isinstance(picture, Picture):
-            return picture
-        [vector] = await self._images.submit([picture.pixels])
-        return EncodedImage(vector, picture.media_type, picture.width, picture.height)
+        """Each image goes on to the device as soon as it is decoded, whatever the others of its call do."""
+        image = await self._decoders.read(data, field)
+        if not isinstance(image, DecodedImage):
+            return image
+        [vector] = await self._images.submit([image.pixels])
+        return EncodedImage(vector, image.media_type, image.width, image.height)

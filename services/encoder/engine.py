@@ -13,10 +13,10 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Engine(Protocol):
-    """Computes on one device. Not for several threads at once, except one for texts and one for pictures.
+    """Computes on one device. Not for several threads at once, except one for texts and one for images.
 
     The two may compute at the same time and share the device as it shares itself: a CPU's cores by the operating
-    system's scheduler, a GPU by the streams of the two. So a text never waits for the pictures of an import.
+    system's scheduler, a GPU by the streams of the two. So a text never waits for the images of an import.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Engine(Protocol):
     precision: str
     # What cn_clip multiplies cosine similarities by.
     logit_scale: float
-    # How many texts and pictures are worth computing together here.
+    # How many texts and images are worth computing together here.
     text_batch: int
     image_batch: int
 

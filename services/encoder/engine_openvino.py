@@ -23,7 +23,7 @@ log = structlog.get_logger()
 _TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "f16": ov.Type.f16}
 _CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 # bf16 costs the vectors a little; below this gain it is not worth it.
-LEAST_GAIN = 1.15
+MIN_GAIN = 1.15
 _TRIALS = 20
 
 
@@ -87,7 +87,7 @@ def fastest_precisions(threads: int) -> tuple[str, ...]:
             seconds[precision] = min(seconds[precision], time.perf_counter() - started)
     gain = seconds["f32"] / seconds["bf16"]
     log.info("precision", bf16_gain=round(gain, 2))
-    return ("bf16", "f32") if gain >= LEAST_GAIN else ("f32",)
+    return ("bf16", "f32") if gain >= MIN_GAIN else ("f32",)
 
 
 def _compiled(core: ov.Core, model: ov.Model, precision: str, threads: int) -> Any:

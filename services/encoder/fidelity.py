@@ -21,7 +21,7 @@ from services.encoder.texts import padded, tokenize_text
 log = structlog.get_logger()
 
 # A precision that is chosen here gives vectors at least so near.
-LEAST_COSINE = 0.999
+MIN_COSINE = 0.999
 # Of 3 to 52 tokens.
 TEXTS = (
     "猫",
@@ -64,7 +64,7 @@ class Fidelity:
     @property
     def suffices(self) -> bool:
         """Whether results stay in their order, but for ties. False if a vector is not a number."""
-        return self.texts.least >= LEAST_COSINE and self.images.least >= LEAST_COSINE
+        return self.texts.least >= MIN_COSINE and self.images.least >= MIN_COSINE
 
     def figures(self) -> dict[str, float]:
         """For a log line."""
@@ -124,5 +124,5 @@ def first_faithful(
         fidelity = judge(engine)
         if fidelity.suffices:
             break
-        log.warning("precision changes vectors", precision=precision, limit=LEAST_COSINE, **fidelity.figures())
+        log.warning("precision changes vectors", precision=precision, limit=MIN_COSINE, **fidelity.figures())
     return engine, fidelity

@@ -9,16 +9,16 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class EncoderMetrics:
-    """`tower` is texts or pictures."""
+    """`tower` is texts or images."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         tower = ["tower"]
-        self.waiting = Gauge("wentu_encoder_waiting", "texts or pictures in the queue", tower, registry=registry)
+        self.waiting = Gauge("wentu_encoder_waiting", "texts or images in the queue", tower, registry=registry)
         self.in_hand = Gauge(
-            "wentu_encoder_in_hand", "texts or pictures taken on and not answered", tower, registry=registry
+            "wentu_encoder_in_hand", "texts or images taken on and not answered", tower, registry=registry
         )
         self.batch = Histogram(
-            "wentu_encoder_batch_items", "texts or pictures computed together", tower, buckets=_ITEMS, registry=registry
+            "wentu_encoder_batch_items", "texts or images computed together", tower, buckets=_ITEMS, registry=registry
         )
         self.wait = Histogram(
             "wentu_encoder_wait_seconds", "time in the queue", tower, buckets=_SECONDS, registry=registry
@@ -27,11 +27,11 @@ class EncoderMetrics:
             "wentu_encoder_compute_seconds", "time of a batch on the device", tower, buckets=_SECONDS, registry=registry
         )
         self.decode = Histogram(
-            "wentu_encoder_decode_seconds", "time to decode and resize a picture", buckets=_SECONDS, registry=registry
+            "wentu_encoder_decode_seconds", "time to decode and resize an image", buckets=_SECONDS, registry=registry
         )
         self.dropped = Counter(
             "wentu_encoder_dropped",
-            "texts or pictures without a vector: overloaded, expired, cancelled, failed",
+            "texts or images without a vector: overloaded, expired, cancelled, failed",
             ["tower", "cause"],
             registry=registry,
         )

@@ -48,25 +48,25 @@ class EncoderSettings(ServerSettings):
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that compute and, as many again, that decode")
     max_texts: int = Field(256, ge=1, le=4096, description="texts of one call")
     max_text_chars: int = Field(10_000, ge=52, description="characters of one text")
-    max_images: int = Field(64, ge=1, le=1024, description="pictures of one call")
-    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
-    max_image_pixels: int = Field(64_000_000, ge=1024, description="width times height of one picture")
+    max_images: int = Field(64, ge=1, le=1024, description="images of one call")
+    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one image")
+    max_image_pixels: int = Field(64_000_000, ge=1024, description="width times height of one image")
     text_batch: int | None = Field(
         None, ge=1, description="texts that the model takes at once; by default 32 on a CPU, 256 on CUDA"
     )
     image_batch: int | None = Field(
-        None, ge=1, description="pictures that the model takes at once; by default 8 on a CPU, 64 on CUDA"
+        None, ge=1, description="images that the model takes at once; by default 8 on a CPU, 64 on CUDA"
     )
     max_queue_texts: int = Field(1024, ge=1, description="texts in hand at once, waiting or computed; more are refused")
     max_queue_images: int = Field(
-        256, ge=1, description="pictures in hand at once, waiting, decoded or computed; more are refused"
+        256, ge=1, description="images in hand at once, waiting, decoded or computed; more are refused"
     )
     max_decoding_bytes: int = Field(
         1024 * MIB,
         ge=MIB,
         description="memory of the images that are decoded at once; others wait. A larger one is decoded alone",
     )
-    max_queue_bytes: int = Field(256 * MIB, ge=MIB, description="bytes of the files of the pictures in hand at once")
+    max_queue_bytes: int = Field(256 * MIB, ge=MIB, description="bytes of the files of the images in hand at once")
     text_cache: int = Field(10_000, ge=0, description="texts whose vectors are kept, the last used ones; 0 keeps none")
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ DEADLOCK_CODES = frozenset({1213, 1205})  # deadlock found, lock wait timeout
 DISK_FULL_CODES = frozenset({1021, 1114})  # disk full, table full
 ATTEMPTS = 10
 MAX_PAUSE_SECONDS = 0.5
-# Room in a packet for the statement around a picture's bytes.
+# Room in a packet for the statement around an image's bytes.
 STATEMENT_BYTES = 64 * 1024
 _READING = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
 
@@ -127,7 +127,7 @@ def _sqlite(url: URL, writing: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: object, _: object) -> None:
         connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin below, not by themselves
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):  # FULL: an acknowledged picture survives a power cut
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):  # FULL: an acknowledged image survives a power cut
             connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
 
     if writing:

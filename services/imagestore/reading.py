@@ -1,4 +1,4 @@
-"""What is read of pictures: statements made once, and their rows."""
+"""What is read of images: statements made once, and their rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def with_bytes(
 
     Raises AnswerTooLarge for more than `max_bytes` of them, and never reads more.
     """
-    # Pictures of at most this size cannot be too much together; larger ones wait until the sum is known.
+    # Images of at most this size cannot be too much together; larger ones wait until the sum is known.
     limit = _NO_LIMIT if max_bytes is None else max_bytes
     share = limit // len(image_ids)
     parameters = _parameters(collection, image_ids) | {"share": share}
@@ -55,7 +55,7 @@ def with_bytes(
         found[info.image_id] = (info, bytes(data or b""))
     size = sum(info.size_bytes for info, _ in found.values())
     if size > limit:
-        raise AnswerTooLarge(f"these pictures have {size:,} bytes; one answer takes {limit:,}")
+        raise AnswerTooLarge(f"these images have {size:,} bytes; one answer takes {limit:,}")
     for image_id in [info.image_id for info, _ in found.values() if info.size_bytes > share]:
         # Looked at again, and not its bytes alone: it may have been replaced meanwhile.
         info, _ = found.pop(image_id)
@@ -64,10 +64,10 @@ def with_bytes(
     return found
 
 
-def pictures_after(
+def rows_after(
     connection: Connection, collection: str, image_id: str, size: int, with_attributes: bool = False
 ) -> list[Info]:
-    """The `size` pictures with the smallest ids after `image_id`."""
+    """The `size` images with the smallest ids after `image_id`."""
     parameters = {"collection": collection, "after": image_id.encode(), "size": size}
     return list(map(_info, connection.execute(_page(with_attributes), parameters)))
 

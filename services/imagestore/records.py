@@ -1,4 +1,4 @@
-"""What the image store takes and gives: pictures, what is known of them, and how many there are."""
+"""What the image store takes and gives: images, what is known of them, and how many there are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Creation:
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture to store. `attributes` in JSON."""
+    """An image to store. `attributes` in JSON."""
 
     image_id: str
     data: bytes
@@ -27,9 +27,9 @@ class Upload:
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a stored picture. `sha256` in hexadecimal; `attributes` in JSON, where asked for.
+    """What is known of a stored image. `sha256` in hexadecimal; `attributes` in JSON, where asked for.
 
-    `revision` changes with every write of the picture.
+    `revision` changes with every write of the image.
     """
 
     image_id: str

@@ -28,7 +28,7 @@ creations = Table(
     Index("creations_by_collection", "collection"),
 )
 
-# A picture: the caller's id, and which content it has.
+# An image: the caller's id, and which content it has.
 images = Table(
     "images",
     metadata,
@@ -47,7 +47,7 @@ images = Table(
     Index("images_by_content", "collection", "sha256"),
 )
 
-# A content: the same bytes are stored once a collection, whatever number of pictures have them.
+# A content: the same bytes are stored once a collection, whatever number of images have them.
 contents = Table(
     "contents",
     metadata,

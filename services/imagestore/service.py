@@ -30,7 +30,7 @@ from services.common.ids import (
 from services.common.interceptors import Context
 from services.common.pages import fitting
 from services.common.settings import MIB
-from services.common.work import aside
+from services.common.thread_pool import aside
 from services.imagestore.records import Blob, Creation, Info, Upload
 from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
@@ -41,7 +41,7 @@ MAX_MEDIA_TYPE_CHARS = 127
 MAX_SIDE_PIXELS = 2**31 - 1
 CREATION_PATTERN = re.compile("C[0-9a-f]{32}")
 CHUNK_BYTES = 256 * 1024
-# What is left of a message for all that is not bytes of pictures.
+# What is left of a message for all that is not bytes of images.
 ANSWER_MARGIN_BYTES = MIB
 
 
@@ -103,7 +103,7 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
                 head = request.head
             else:
                 if len(data) + len(request.chunk) > self._max_image_bytes:
-                    raise ImageTooLarge("chunk", f"the picture has more than {self._max_image_bytes:,} bytes")
+                    raise ImageTooLarge("chunk", f"the image has more than {self._max_image_bytes:,} bytes")
                 share.grow(len(request.chunk))
                 data += request.chunk
         if head is None:

@@ -21,8 +21,8 @@ class ImageStoreSettings(ServerSettings):
     )
     timeout_seconds: float = Field(30, gt=0, description="longest that one request to the database may take")
     threads: int = Field(16, ge=1, le=256, description="requests to the database at once, and its connections")
-    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one picture")
-    max_image_pixels: int = Field(64_000_000, ge=1024, description="pixels of a picture that gets a thumbnail")
+    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one image")
+    max_image_pixels: int = Field(64_000_000, ge=1024, description="pixels of an image that gets a thumbnail")
     max_bytes_in_hand: int = Field(
         256 * MIB,
         ge=MIB,

@@ -1,4 +1,4 @@
-"""The blob store: pictures by (collection, id), each content once a collection."""
+"""The blob store: images by (collection, id), each content once a collection."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.common.budget import ByteBudget, Share
 from services.common.calls import seconds_left
-from services.common.errors import DeadlineExceeded, DependencyUnavailable, ImageNotFound, ImageTooLarge
-from services.common.work import Workers
+from services.common.errors import DeadlineExceeded, ImageNotFound, ImageTooLarge, UpstreamUnavailable
+from services.common.thread_pool import ThreadPool
 from services.imagestore.creations import State, claim, mark, reading_key, remaining
 from services.imagestore.database import Database, problem
-from services.imagestore.reading import by_id, data_of, pictures_after, with_bytes
+from services.imagestore.reading import by_id, data_of, rows_after, with_bytes
 from services.imagestore.records import Blob, Counts, Creation, Info, Upload
 from services.imagestore.schema import contents, images, thumbnails
 from services.imagestore.settings import ImageStoreSettings
@@ -44,9 +44,9 @@ class BlobStore:
     def __init__(self, database: Database, settings: ImageStoreSettings) -> None:
         self.database = database
         self.settings = settings
-        self._workers = Workers(settings.threads, "database")
+        self._workers = ThreadPool(settings.threads, "database")
         # Of their own: those that wait for memory must not keep the database's.
-        self._thumbnailers = Workers(os.cpu_count() or 1, "thumbnails")
+        self._thumbnailers = ThreadPool(os.cpu_count() or 1, "thumbnails")
         self._answers = ByteBudget(settings.max_bytes_in_hand, "answers with images")
         self._received = ByteBudget(settings.max_bytes_in_hand, "unfinished writes")
         self._decoding = ByteBudget(settings.max_decoding_bytes, "thumbnails")
@@ -108,7 +108,7 @@ class BlobStore:
     async def delete(
         self, at: Creation, image_ids: Sequence[str], revisions: Mapping[str, int] | None = None
     ) -> list[str]:
-        """The ids that were there, in the order of `image_ids`; with `revisions` only pictures that still have them."""
+        """The ids that were there, in the order of `image_ids`; with `revisions` only images that still have them."""
         collection = await self._key(at)
         gone = await self._run(self.database.write, lambda c: _delete(c, collection, image_ids, revisions))
         return [image_id for image_id in image_ids if image_id in gone]
@@ -116,39 +116,37 @@ class BlobStore:
     async def page(self, at: Creation, after: str, size: int, with_attributes: bool = False) -> list[Info]:
         """The infos with the `size` smallest ids after `after`."""
         collection = await self._key(at)
-        return await self._run(
-            self.database.read, lambda c: pictures_after(c, collection, after, size, with_attributes)
-        )
+        return await self._run(self.database.read, lambda c: rows_after(c, collection, after, size, with_attributes))
 
     async def count(self, at: Creation, images_only: bool = False) -> Counts:
         collection = await self._key(at)
 
         def work(connection: Connection) -> Counts:
-            pictures = connection.execute(
+            image_count = connection.execute(
                 select(func.count()).select_from(images).where(images.c.collection == collection)
             ).scalar_one()
             if images_only:
-                return Counts(pictures, 0, 0)
+                return Counts(image_count, 0, 0)
             number, size = connection.execute(
                 select(func.count(), func.coalesce(func.sum(contents.c.size_bytes), 0)).where(
                     contents.c.collection == collection
                 )
             ).one()
-            return Counts(pictures, number, int(size))
+            return Counts(image_count, number, int(size))
 
         return await self._run(self.database.read, work)
 
     async def creations(self, collection: str) -> list[str]:
-        """Those that have, or may get, pictures; newest first."""
+        """Those that have, or may get, images; newest first."""
         return await self._run(self.database.read, partial(remaining, collection=collection))
 
     async def drop(self, at: Creation) -> int:
-        """Removes every picture of a creation, or of all, and refuses those that come later; the number removed."""
+        """Removes every image of a creation, or of all, and refuses those that come later; the number removed."""
         creation_ids = [at.creation_id] if at.creation_id else await self.creations(at.collection)
         return sum([await self._drop(Creation(at.collection, creation_id)) for creation_id in creation_ids])
 
     async def _drop(self, at: Creation) -> int:
-        """Some hundred pictures a commit. What is interrupted is finished by another drop."""
+        """Some hundred images a commit. What is interrupted is finished by another drop."""
         marking = partial(mark, key=at.creation_id, collection=at.collection)
         await self._run(self.database.write, partial(marking, state=State.DROPPING))
         removed = 0
@@ -182,7 +180,7 @@ class BlobStore:
         self,
         way: Callable[[Callable[[Connection], Result]], Result],
         work: Callable[[Connection], Result],
-        workers: Workers | None = None,
+        workers: ThreadPool | None = None,
     ) -> Result:
         try:
             async with asyncio.timeout(self._seconds()):
@@ -191,7 +189,7 @@ class BlobStore:
             raise DeadlineExceeded(f"{self.database.kind} did not answer in time") from error
         except (DBAPIError, PoolTimeout) as error:
             log.warning("database", problem=str(error.__cause__ or error)[:500])
-            raise DependencyUnavailable(self.database.kind, problem(error)) from error
+            raise UpstreamUnavailable(self.database.kind, problem(error)) from error
 
     def _seconds(self) -> float:
         """What is left for this request."""
@@ -245,7 +243,7 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
     data = {sha256: upload.data for sha256, upload in zip(hashes, uploads, strict=True)}
     image_ids = [upload.image_id for upload in uploads]
     replaced = {bytes.fromhex(info.sha256) for info in by_id(connection, collection, image_ids).values()}
-    # Every writer locks contents first and pictures then, both in order: a delete that runs beside this either finds
+    # Every writer locks contents first and images then, both in order: a delete that runs beside this either finds
     # the new reference or has removed the content before it is looked for here, and hardly two writers deadlock.
     present = _lock_contents(connection, collection, data.keys() | replaced)
     rows = [
@@ -339,7 +337,7 @@ def _delete(
 
 
 def _release(connection: Connection, collection: str, hashes: set[bytes]) -> None:
-    """Removes those of the contents that no picture has any more. Their rows must be locked."""
+    """Removes those of the contents that no image has any more. Their rows must be locked."""
     if not hashes:
         return
     used = exists().where(images.c.collection == contents.c.collection, images.c.sha256 == contents.c.sha256)

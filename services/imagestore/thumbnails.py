@@ -1,4 +1,4 @@
-"""Small pictures for result lists."""
+"""Small images for result lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from services.common.errors import InvalidField
-from services.common.pictures import (
+from services.common.images import (
     PIXEL_BYTES,
     decoder_pixel_bytes,
     decoding_bytes,
@@ -26,7 +26,7 @@ _SHRINKABLE = ("RGB", "RGBA", "L", "LA")
 def make_thumbnail(
     data: bytes, *, side_pixels: int, max_pixels: int, form: str, claim: Callable[[int], None] | None = None
 ) -> bytes:
-    """A WebP or JPEG at most `side_pixels` long and high, upright; empty where the bytes are no picture.
+    """A WebP or JPEG at most `side_pixels` long and high, upright; empty where the bytes are no image.
 
     `claim` is called before decoding, with the bytes that it takes at most.
     """

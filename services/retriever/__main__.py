@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.common import server
-from services.common.errors import DependencyUnavailable
+from services.common.errors import UpstreamUnavailable
 from services.common.logs import configure_logs
 from services.common.settings import load_settings
 from services.retriever import service
 from services.retriever.backend import VectorBackend
-from services.retriever.lite import Lite
-from services.retriever.milvus import Milvus
-from services.retriever.self_test import StoreDisagrees, self_test
+from services.retriever.milvus.client import Milvus
+from services.retriever.milvus.lite import Lite
+from services.retriever.milvus.startup_check import StoreDisagrees, startup_check
 from services.retriever.settings import RetrieverSettings
 from services.retriever.store import VectorStore
 
@@ -26,7 +26,7 @@ async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         backend: VectorBackend = Milvus(settings) if "://" in settings.milvus else Lite(settings)
         stack.push_async_callback(backend.close)
-        await self_test(backend)
+        await startup_check(backend)
         store = VectorStore(backend)
         stack.push_async_callback(store.close)
         await store.catalog.remove_abandoned()
@@ -43,7 +43,7 @@ async def main() -> None:
     try:
         async with running(settings):
             await server.until_stopped(settings)
-    except (DependencyUnavailable, StoreDisagrees) as error:
+    except (UpstreamUnavailable, StoreDisagrees) as error:
         sys.exit(f"wentu-retriever: {error}")
 
 

@@ -21,7 +21,7 @@ class NotLoaded(Exception):
 class VectorBackend(Protocol):
     """Physical collections of rows, and aliases for them.
 
-    All methods raise DeadlineExceeded and DependencyUnavailable; those that name a collection NoSuchCollection too, and
+    All methods raise DeadlineExceeded and UpstreamUnavailable; those that name a collection NoSuchCollection too, and
     those that read or write rows NotLoaded. Rows have the fields of literals.py.
     """
 

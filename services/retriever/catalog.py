@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from services.common.calls import incoming, request_id
-from services.common.errors import CollectionExists, CollectionNotFound, DependencyUnavailable, ModelMismatch
+from services.common.errors import CollectionExists, CollectionNotFound, ModelMismatch, UpstreamUnavailable
 from services.common.fingerprint import Fingerprint
 from services.retriever.backend import NoSuchCollection, NotLoaded, VectorBackend
 from services.retriever.records import UNKNOWN, Index, Precision, VectorCollection
@@ -190,7 +190,7 @@ class Catalog:
             if await self._exists(made.id):
                 raise CollectionExists(made.id) from None
             if isinstance(error, NoSuchCollection):
-                raise DependencyUnavailable("milvus", "the new collection was dropped while it was made") from None
+                raise UpstreamUnavailable("milvus", "the new collection was dropped while it was made") from None
             raise
         return made
 

@@ -30,7 +30,7 @@ from services.common.ids import (
 )
 from services.common.interceptors import Context
 from services.common.pages import fitting
-from services.common.work import aside
+from services.common.thread_pool import aside
 from services.retriever.filters.conditions import Condition, read_filter
 from services.retriever.records import (
     Consistency,

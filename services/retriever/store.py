@@ -16,11 +16,11 @@ from services.common.fingerprint import Fingerprint
 from services.retriever.backend import VectorBackend
 from services.retriever.catalog import Catalog, GenerationGone
 from services.retriever.filters.conditions import Condition
-from services.retriever.filters.expression import expression
 from services.retriever.filters.matching import matches
-from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, any_of
+from services.retriever.milvus.expressions import expression
+from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR, any_of
+from services.retriever.milvus.rows import attributes_of, fields, hit, record, row
 from services.retriever.records import Consistency, Hit, Index, Record, Vector, VectorCollection
-from services.retriever.rows import attributes_of, fields, hit, record, row
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 MAX_TOP_K = 16_384  # Milvus's own
 SCAN_PAGE = 1000
 TIE = 1e-6
-# Less than a re-embedding waits before it compares what it copied (gateway/reembedding.py).
+# Less than a re-embedding waits before it compares what it copied (gateway/maintenance/reembedder.py).
 DELETE_SECONDS = 1.0
-MOST_DELETES = 5
+MAX_DELETES = 5
 # Finds 0.9915 of the ten nearest among a million, where 128 finds 0.9795 (bench/RESULTS.md).
 DEFAULT_EF = 192
 
@@ -124,7 +124,7 @@ class VectorStore:
         for what it copied too much. So a delete that took longer than that is made again.
         """
         found = await (self.catalog.fresh(collection) if rebuild_only else self.catalog.get(collection))
-        for _ in range(MOST_DELETES):
+        for _ in range(MAX_DELETES):
             began = asyncio.get_running_loop().time()
             done: set[str] = set()
             while left := [each for each in found.generations[rebuild_only:] if each.physical not in done]:

@@ -19,7 +19,7 @@ from tests.fuzz.contract import Method
 from tests.fuzz.guard import contents
 from tests.fuzz.judge import judge
 from tests.fuzz.world import GUARDED, TEXT, World, made
-from tests.system import System
+from tests.support.system import System
 
 SLOW_SECONDS = 0.3
 

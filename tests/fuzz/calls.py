@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from services.common.settings import MIB
 from tests.fuzz.attempts import Attempt, Ending
 from tests.fuzz.contract import PORT_OFFSETS, parsed
-from tests.system import Refusal, System, refusal
+from tests.support.system import Refusal, System, refusal
 
 # A call that takes longer has failed, whatever it is.
 CALL_SECONDS = 20.0

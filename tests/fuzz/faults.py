@@ -17,7 +17,7 @@ Place = tuple[Any, FieldDescriptor]
 COUNTS = (2, 65, 257, 1_001, 10_001)
 # Protobuf reads 100 messages inside each other; a level of a list or a filter is two or three.
 DEPTHS = (2, 9, 17, 24, 33, 48, 95)
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 
 
 def spoil(draw: st.DrawFn, message: Any, texts: tuple[str, ...]) -> str:
@@ -79,7 +79,7 @@ def _repeat(items: Any, times: int) -> int:
     """Repeats the items, as often as the size allows."""
     first = list(items)
     size = sum(each.ByteSize() if hasattr(each, "ByteSize") else len(str(each)) + 2 for each in first)
-    times = max(2, min(times, MOST_BYTES // max(1, size)))
+    times = max(2, min(times, MAX_BYTES // max(1, size)))
     items.extend(first * (times - 1))
     return times
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protos import search_pb2 as pb
-from tests.system import CALL_SECONDS, System
+from tests.support.system import CALL_SECONDS, System
 
 
 def contents(system: System, collection: str) -> dict[str, tuple[bytes, bytes]]:

@@ -14,7 +14,7 @@ from services.common.errors import Code
 from tests.fuzz.attempts import Attempt
 from tests.fuzz.calls import Outcome
 from tests.fuzz.messages import is_map
-from tests.system import Refusal
+from tests.support.system import Refusal
 
 REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()[1:])
 # A caller cannot be the cause of these.

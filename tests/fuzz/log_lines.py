@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tests.fuzz.contract import PORT_OFFSETS
-from tests.system import System
+from tests.support.system import System
 
 SHOWN_CHARS = 400
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.fuzz.contract import PORT_OFFSETS
-from tests.system import System
+from tests.support.system import System
 
 MODULES = {name: "gateway" if name == "gateway" else f"services.{name}" for name in PORT_OFFSETS}
 

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 from google.protobuf.descriptor import FieldDescriptor
 from PIL import Image
 
-from tests.pictures import huge_png, icon_of, noise
+from tests.support.images import huge_png, icon_of, noise
 
 ODD_TEXTS = (
     "",

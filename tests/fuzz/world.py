@@ -22,8 +22,8 @@ from protos import (
 )
 from protos import search_pb2 as pb
 from tests.fuzz.contract import PORT_OFFSETS
-from tests.pictures import drawn, encoded, gallery, noise
-from tests.system import CALL_SECONDS, System
+from tests.support.images import drawn, encoded, gallery, noise
+from tests.support.system import CALL_SECONDS, System
 
 # Only read: what is in it must not change.
 GUARDED = "fuzz_guarded"

@@ -16,9 +16,9 @@ from PIL import Image
 from protos import imagestore_pb2 as pb
 from services.common.settings import MIB
 from services.imagestore.thumbnails import make_thumbnail
-from tests.pictures import drawn, encoded
-from tests.system import refusal
-from tests.test_imagestore import put, serving
+from tests.services.test_imagestore import put, serving
+from tests.support.images import drawn, encoded
+from tests.support.system import refusal
 
 THUMBNAIL: dict[str, Any] = {"side_pixels": 256, "max_pixels": 64_000_000, "form": "png"}
 
@@ -60,8 +60,8 @@ async def test_attributes_count_as_bytes_of_an_answer(database: str) -> None:
 
 async def test_answers_wait_for_memory_and_give_it_back(database: str) -> None:
     async with serving(database, max_bytes_in_hand=20 * MIB, timeout_seconds=5) as stub:
-        pictures = {name: os.urandom(15 * MIB) for name in "ab"}
-        await put(stub, **pictures)
+        images = {name: os.urandom(15 * MIB) for name in "ab"}
+        await put(stub, **images)
         stalled = stub.ReadBlob(pb.ReadBlobRequest(collection="c", image_id="a"))
         await anext(aiter(stalled))  # nobody reads the rest
         request = pb.GetBlobsRequest(collection="c", image_ids=["b"], include_data=True)
@@ -76,7 +76,7 @@ async def test_answers_wait_for_memory_and_give_it_back(database: str) -> None:
             answers = await asyncio.gather(
                 *(stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=[i], include_data=True)) for i in "ab")
             )
-            assert [answer.blobs[0].data for answer in answers] == [pictures["a"], pictures["b"]]
+            assert [answer.blobs[0].data for answer in answers] == [images["a"], images["b"]]
 
 
 async def test_unfinished_writes_are_bounded(database: str) -> None:

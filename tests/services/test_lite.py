@@ -20,12 +20,12 @@ from grpc import StatusCode, aio
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
-from services.common.errors import CollectionExists, DependencyUnavailable
+from services.common.errors import CollectionExists, UpstreamUnavailable
 from services.common.fingerprint import Fingerprint
-from services.retriever import lite
 from services.retriever.__main__ import running
-from services.retriever.lite import Lite
-from services.retriever.literals import ATTRIBUTES, KEY, VECTOR, any_of
+from services.retriever.milvus import lite
+from services.retriever.milvus.lite import Lite
+from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR, any_of
 from services.retriever.records import Index, Metric, VectorCollection
 from services.retriever.settings import RetrieverSettings
 from services.retriever.store import VectorStore
@@ -91,18 +91,18 @@ async def test_what_a_failed_flush_left_in_the_log_is_kept(tmp_path: Path, monke
     backend = await created(tmp_path)
     await backend.upsert("c", rows(0, 3))
     monkeypatch.setattr(collection, "execute_flush", failing)
-    with pytest.raises(DependencyUnavailable):
+    with pytest.raises(UpstreamUnavailable):
         await backend.flush("c")
-    with pytest.raises(DependencyUnavailable, match="could not write its files"):
+    with pytest.raises(UpstreamUnavailable, match="could not write its files"):
         await backend.upsert("c", rows(3, 1))
-    with pytest.raises(DependencyUnavailable, match="could not write its files"):
+    with pytest.raises(UpstreamUnavailable, match="could not write its files"):
         await backend.check()
     await backend.load("c")
     assert await backend.count("c", "", STRONG) == 3
     monkeypatch.setattr(collection, "execute_flush", flush)
     async with asyncio.timeout(10):
         while True:
-            with contextlib.suppress(DependencyUnavailable):
+            with contextlib.suppress(UpstreamUnavailable):
                 await backend.check()
                 break
             await asyncio.sleep(0.05)
@@ -145,21 +145,21 @@ async def test_a_full_disk_loses_nothing_and_says_so(small_disk: Path) -> None:
     with filler.open("wb") as file:
         free = os.statvfs(small_disk)
         os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
-    with pytest.raises(DependencyUnavailable, match="the disk is full"):
+    with pytest.raises(UpstreamUnavailable, match="the disk is full"):
         await backend.flush("c")
     for refused in (
         backend.upsert("c", rows(3000, 1, dim=256)),
         backend.delete("c", any_of(["00000"])),
         backend.check(),
     ):
-        with pytest.raises(DependencyUnavailable, match="the disk is full"):
+        with pytest.raises(UpstreamUnavailable, match="the disk is full"):
             await refused
     await backend.load("c")
     assert await backend.count("c", "", STRONG) == 3000
     filler.unlink()
     async with asyncio.timeout(20):
         while True:
-            with contextlib.suppress(DependencyUnavailable):
+            with contextlib.suppress(UpstreamUnavailable):
                 await backend.upsert("c", rows(3000, 100, dim=256))
                 break
             await asyncio.sleep(0.1)

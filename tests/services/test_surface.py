@@ -26,7 +26,7 @@ from services.common.errors import UnreadableAnswer
 from services.common.settings import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
-from tests.system import Refusal, refusal
+from tests.support.system import Refusal, refusal
 
 SERVICE = "/wentu.v1.ImageStoreService/"
 # Channels of one process share connections unless they are told not to.

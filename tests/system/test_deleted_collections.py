@@ -11,8 +11,8 @@ import pytest
 
 from protos import admin_pb2, errors_pb2, types_pb2
 from protos import search_pb2 as pb
-from tests.pictures import noise
-from tests.system import CALL_SECONDS, System, refusal
+from tests.support.images import noise
+from tests.support.system import CALL_SECONDS, System, refusal
 
 BEFORE = 40
 

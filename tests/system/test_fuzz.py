@@ -22,7 +22,7 @@ from tests.fuzz.contract import Method, methods
 from tests.fuzz.guard import contents
 from tests.fuzz.templates import TEMPLATES
 from tests.fuzz.world import GUARDED
-from tests.system import System
+from tests.support.system import System
 
 EXAMPLES = int(os.environ.get("WENTU_TEST_FUZZ_EXAMPLES", "50"))
 IS_SHORT = EXAMPLES <= 50

@@ -10,8 +10,8 @@ import sys
 import uuid
 from pathlib import Path
 
-from tests.pictures import noise
-from tests.system import System
+from tests.support.images import noise
+from tests.support.system import System
 
 
 def test_one_bad_item_fails_alone_from_the_file_to_the_store(embedded: System, tmp_path: Path) -> None:

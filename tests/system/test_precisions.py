@@ -10,9 +10,9 @@ import pytest
 
 from protos import admin_pb2, encoder_pb2, encoder_pb2_grpc, errors_pb2, retriever_pb2, retriever_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
-from tests.pictures import drawn, encoded
-from tests.system import CALL_SECONDS, System, refusal
-from tests.test_operating import eventually
+from tests.support.images import drawn, encoded
+from tests.support.system import CALL_SECONDS, System, refusal
+from tests.system.test_operating import eventually
 
 IMAGES = {"a": encoded(drawn()), "b": encoded(drawn(90, 90))}
 

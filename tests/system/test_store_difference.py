@@ -15,10 +15,10 @@ import pytest
 from cli.client import Client
 from protos import admin_pb2
 from services.common.probe import is_serving
-from tests.pictures import noise
-from tests.servers import free_ports, process
-from tests.system import CALL_SECONDS, System
-from tests.test_upkeep import put, reconcile
+from tests.support.images import noise
+from tests.support.servers import free_ports, process
+from tests.support.system import CALL_SECONDS, System
+from tests.system.test_maintenance import put, reconcile
 
 SECONDS = 20
 

@@ -8,9 +8,9 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from services.common.errors import DependencyUnavailable
+from services.common.errors import UpstreamUnavailable
 from services.retriever.backend import NoSuchCollection, Row
-from services.retriever.literals import KEY, any_of
+from services.retriever.milvus.literals import KEY, any_of
 from services.retriever.records import Index, Metric
 
 
@@ -63,7 +63,7 @@ class MemoryBackend:
         await self.pause()
         self._table(name)
         if alias in self.aliases:
-            raise DependencyUnavailable("milvus", "there is such an alias")
+            raise UpstreamUnavailable("milvus", "there is such an alias")
         self.aliases[alias] = name
         await self.pause()
 

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway import reconciling, reembedding
-from gateway.importing import Importer
-from gateway.libraries import Libraries
+from gateway.collections import Collections
+from gateway.images import Images
+from gateway.ingest.importer import Importer
+from gateway.maintenance import reconciler as reconciling
+from gateway.maintenance import reembedder as reembedding
+from gateway.maintenance.reconciler import Reconciler
+from gateway.maintenance.reembedder import Reembedder
 from gateway.metrics import GatewayMetrics
-from gateway.pictures import Pictures
 from gateway.precision import PrecisionNotes
-from gateway.reconciling import Reconciler
-from gateway.reembedding import Reembedder
 from gateway.settings import GatewaySettings
 from protos import admin_pb2, types_pb2
 from protos import search_pb2 as pb
@@ -97,7 +98,7 @@ def test_vectors_are_looked_after_if_their_writer_stops_before_its_look() -> Non
 
 async def delete(clients: FakeClients, image_ids: Sequence[str]) -> None:
     request = pb.DeleteImagesRequest(collection="c", ids=pb.ImageIdList(image_ids=image_ids))
-    await Pictures(clients, SETTINGS).delete(request)
+    await Images(clients, SETTINGS).delete(request)
 
 
 async def reconcile(clients: FakeClients, dry_run: bool = False) -> list[admin_pb2.ReconcileResponse]:
@@ -226,7 +227,7 @@ def test_writers_beside_a_reembedding(gives_up: bool) -> None:
 
 
 async def delete_and_create(clients: FakeClients) -> None:
-    libraries = Libraries(clients)
+    libraries = Collections(clients)
     await libraries.delete("c")
     await libraries.create(pb.CreateCollectionRequest(collection="c", model=NEW))
 
@@ -259,8 +260,8 @@ def test_what_is_deleted_with_its_collection_stays_deleted(kill_rate: float) -> 
             if "c" in world.collections and world.collection("c").creation_id != old:
                 continue  # after the collection was created again
             with contextlib.suppress(CollectionNotFound):
-                drive(Libraries(FakeClients(world)).delete("c"))
-            drive(Libraries(FakeClients(world)).create(pb.CreateCollectionRequest(collection="c", model=NEW)))
+                drive(Collections(FakeClients(world)).delete("c"))
+            drive(Collections(FakeClients(world)).create(pb.CreateCollectionRequest(collection="c", model=NEW)))
             deleting.result = drive(stream(FakeClients(world), 2, "new"))
         current = world.collection("c").creation_id
         there = world.images[current].keys()

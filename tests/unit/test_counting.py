@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from gateway.counting import LOOKS, Counts, standing
+from gateway.maintenance.counting import LOOKS, Counts, standing
 
 
 @pytest.mark.parametrize(

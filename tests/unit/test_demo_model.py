@@ -10,7 +10,7 @@ import torch
 from demo.model import new_model, trimmed_tokens
 from demo.packed import by_length, encode_text
 from demo.queries import development_queries, hit_rate
-from tests.pictures import gallery
+from tests.support.images import gallery
 
 # The shortest first.
 TEXTS = ["猫", "狗", "烏龜", "红苹果", "海边的日落", "我们去看电影吧", "一张画着小狗和小猫的图片"]

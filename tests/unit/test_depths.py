@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from services.common.errors import UnreadableImage
-from services.common.pictures import open_picture, to_rgb
-from tests.pictures import encoded
+from services.common.images import open_image, to_rgb
+from tests.support.images import encoded
 
 SCENE = np.linspace(0, 255, 64).round().reshape(8, 8)
 
 
 def opened(data: bytes) -> npt.NDArray[Any]:
-    found = open_picture(data, max_bytes=10**6, max_pixels=10**6, field="image").image
+    found = open_image(data, max_bytes=10**6, max_pixels=10**6, field="image").image
     assert found.mode == "RGB"
     return np.asarray(found)[:, :, 0]
 

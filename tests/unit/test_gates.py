@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.retriever.gates import Gate
+from services.retriever.milvus.gates import Gate
 
 
 async def test_a_writer_is_alone_and_not_passed_by_readers() -> None:

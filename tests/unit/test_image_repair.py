@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from services.common.errors import ImageTooLarge, UnreadableImage
-from services.common.pictures import FORMATS, open_picture
-from tests.pictures import encoded
+from services.common.images import FORMATS, open_image
+from tests.support.images import encoded
 
 
 def photo(width: int = 240, height: int = 180) -> Image.Image:
@@ -24,7 +24,7 @@ def photo(width: int = 240, height: int = 180) -> Image.Image:
 
 
 def opened(data: bytes) -> Image.Image:
-    return open_picture(data, max_bytes=1 << 24, max_pixels=64_000_000, field="image").image
+    return open_image(data, max_bytes=1 << 24, max_pixels=64_000_000, field="image").image
 
 
 def chunk(kind: bytes, body: bytes, checksum: int | None = None) -> bytes:
@@ -120,7 +120,7 @@ def test_exif_turns() -> None:
 def test_limits_hold_in_repairs() -> None:
     for data in (PNG[:END], JPEG[:-2]):
         with pytest.raises(ImageTooLarge):
-            open_picture(data, max_bytes=1 << 24, max_pixels=240 * 180 - 1, field="image")
+            open_image(data, max_bytes=1 << 24, max_pixels=240 * 180 - 1, field="image")
 
 
 def test_heic() -> None:
@@ -131,5 +131,5 @@ def test_heic() -> None:
         return
     file = io.BytesIO()
     photo().save(file, "HEIF")
-    got = open_picture(file.getvalue(), max_bytes=1 << 24, max_pixels=64_000_000, field="image")
+    got = open_image(file.getvalue(), max_bytes=1 << 24, max_pixels=64_000_000, field="image")
     assert (got.image.size, got.media_type) == ((240, 180), "image/heif")

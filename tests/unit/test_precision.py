@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cli.up import services
+from gateway.maintenance.snapshots.layout import creation, settings
 from gateway.metrics import GatewayMetrics
 from gateway.precision import PrecisionNotes, check_strict
-from gateway.snapshots.layout import creation, settings
 from protos import retriever_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.errors import InvalidField, ModelMismatch, PrecisionMismatch

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import structlog
 
-from gateway.reembedding import SETTLE_SECONDS
+from gateway.maintenance.reembedder import SETTLE_SECONDS
 from services.common.errors import InvalidField, ModelMismatch
 from services.common.fingerprint import Fingerprint
 from services.retriever.backend import Row
 from services.retriever.catalog import SETTLED_SECONDS
-from services.retriever.literals import ATTRIBUTES
+from services.retriever.milvus.literals import ATTRIBUTES
 from services.retriever.records import Consistency, Index, Metric, Record, VectorCollection
 from services.retriever.store import VectorStore
 from tests.unit import virtual_time

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.snapshots import layout, reading
-from gateway.snapshots.exporting import members, parquet
+from gateway.maintenance.snapshots import layout
+from gateway.maintenance.snapshots import snapshot_files as reading
+from gateway.maintenance.snapshots.snapshot_exporter import members, parquet
 from protos import imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import Code, InvalidField, WentuError
 

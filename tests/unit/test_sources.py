@@ -18,7 +18,7 @@ import pytest
 from cli.sources import Item, Source, SourceError, SourceFailure, SourceImage, open_source
 from cli.sources.ids import IdRule, identified
 from services.common.image_formats import image_format, may_be_image
-from tests.pictures import drawn, encoded
+from tests.support.images import drawn, encoded
 
 PNG = encoded(drawn(16, 12))
 BASE64 = base64.b64encode(PNG).decode()

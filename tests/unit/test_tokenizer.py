@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.encoder import texts as texts_module
 from services.encoder.texts import CONTEXT_LENGTH, tokenize_text
 from services.encoder.tokenizer import _Spaced
-from tests.cn_clip_texts import cn_clip_ids, data_code
+from tests.support.cn_clip_texts import cn_clip_ids, data_code
 
 TOKENIZER = texts_module._TOKENIZER
 QUADRATIC = ("z9" * 99 + " ") * 50  # took 0.9 s

@@ -22,9 +22,9 @@ RAISED = [
     errors.ImageExists("c", "i"),
     errors.ModelMismatch("c", "this", "that"),
     errors.WriteUnderWay("later"),
-    errors.NotBuiltYet("it"),
+    errors.NotImplementedYet("it"),
     errors.Overloaded("full", 0.25),
-    errors.DependencyUnavailable("milvus", "its disk is full"),
+    errors.UpstreamUnavailable("milvus", "its disk is full"),
     errors.ShuttingDown(),
     errors.AnswerTooLarge("too much"),
     errors.InternalError(),
@@ -73,10 +73,10 @@ def test_a_reason_of_a_newer_version_keeps_its_code_and_reason() -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (Code.UNAVAILABLE, errors.DependencyUnavailable),
-        (Code.INTERNAL, errors.DependencyUnavailable),
-        (Code.UNKNOWN, errors.DependencyUnavailable),
-        (Code.CANCELLED, errors.DependencyUnavailable),
+        (Code.UNAVAILABLE, errors.UpstreamUnavailable),
+        (Code.INTERNAL, errors.UpstreamUnavailable),
+        (Code.UNKNOWN, errors.UpstreamUnavailable),
+        (Code.CANCELLED, errors.UpstreamUnavailable),
         (Code.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
     ],
 )

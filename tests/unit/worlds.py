@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
-from gateway.clients import Clients
+from gateway.upstreams.clients import Clients
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import CollectionExists, CollectionNotFound, InvalidField, ModelMismatch
 from tests.unit.interleaving import Step

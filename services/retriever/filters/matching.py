@@ -13,7 +13,7 @@ from services.retriever.filters.conditions import All, AnyOf, Bound, Condition, 
 
 
 def matches(condition: Condition, attributes: Mapping[str, Any]) -> bool:
-    """Whether the condition holds for a picture with these attributes."""
+    """Whether the condition holds for an image with these attributes."""
     match condition:
         case OneOf(attribute, texts, numbers, truths):
             value = attributes.get(attribute)

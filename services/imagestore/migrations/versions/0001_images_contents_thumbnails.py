@@ -1,4 +1,4 @@
-"""Pictures, their contents, and the contents' thumbnails."""
+"""Images, their contents, and the contents' thumbnails."""
 
 from __future__ import annotations
 

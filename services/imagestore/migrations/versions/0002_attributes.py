@@ -1,4 +1,4 @@
-"""The pictures' attributes, kept beside their bytes."""
+"""The images' attributes, kept beside their bytes."""
 
 from __future__ import annotations
 

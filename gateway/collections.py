@@ -1,0 +1,93 @@
+"""Creating, reading and removing collections."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from gateway.upstreams.clients import Clients
+from protos import encoder_pb2, retriever_pb2
+from protos import search_pb2 as pb
+from services.common.errors import CollectionNotFound, InvalidField, WentuError
+from services.common.ids import check_collection, page_size
+
+
+class Collections:
+    """What callers do with collections."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def create(self, request: pb.CreateCollectionRequest) -> pb.Collection:
+        """Raises CollectionExists, InvalidField."""
+        check_collection(request.collection)
+        own = await self._own_model(request)
+        if request.strict_precision and not own.precision:
+            raise InvalidField("strict_precision", "needs an encoder that has the model, and says its precision")
+        made = await self._clients.create_vectors(
+            retriever_pb2.CreateVectorCollectionRequest(
+                collection=request.collection,
+                model=own.model,
+                metric=request.metric,
+                index=request.index,
+                description=request.description,
+                precision=own.precision,
+                strict_precision=request.strict_precision,
+                fidelity=own.fidelity if own.HasField("fidelity") else None,
+            )
+        )
+        return _collection(made)
+
+    async def _own_model(self, request: pb.CreateCollectionRequest) -> encoder_pb2.GetModelResponse:
+        """What the encoder says of its model. Of a model that is asked for and is another one, the name alone."""
+        if not request.HasField("model"):
+            return await self._clients.encoders.first.get_model()
+        with contextlib.suppress(WentuError):  # a collection can be made without an encoder
+            found = await self._clients.encoders.first.get_model()
+            if found.model == request.model:
+                return found
+        return encoder_pb2.GetModelResponse(model=request.model)
+
+    async def get(self, collection: str) -> pb.Collection:
+        """Raises CollectionNotFound."""
+        found = await self._clients.get_collection(check_collection(collection), count=True)
+        counts = await self._clients.count_blobs(collection, creation_id=found.creation_id)
+        return _collection(found, counts.content_bytes)
+
+    async def page(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
+        found = await self._clients.list_collections(page_size(request.page_size), request.page_token)
+        return pb.ListCollectionsResponse(
+            collections=[_collection(each) for each in found.collections], next_page_token=found.next_page_token
+        )
+
+    async def delete(self, collection: str) -> int:
+        """The number of images removed. A deletion that was interrupted is finished by repeating it."""
+        # Listed before the vectors go: a collection that somebody creates under this id after them is not touched.
+        creation_ids = set(await self._clients.list_creations(check_collection(collection)))
+        if dropped := await self._clients.drop_vectors(collection):
+            creation_ids.add(dropped)
+        if not creation_ids:
+            raise CollectionNotFound(collection)
+        return await drop_creations(self._clients, collection, creation_ids)
+
+
+async def drop_creations(clients: Clients, collection: str, creation_ids: Iterable[str]) -> int:
+    """The number of images that were removed with these creations of a collection, which take none any more."""
+    return sum([await clients.drop_blobs(collection, creation_id=each) for each in sorted(creation_ids)])
+
+
+def _collection(found: retriever_pb2.VectorCollection, image_bytes: int = 0) -> pb.Collection:
+    return pb.Collection(
+        id=found.collection,
+        model=found.model,
+        metric=found.metric,
+        index=found.index,
+        image_count=found.vector_count,
+        indexed_count=found.indexed_count,
+        image_bytes=image_bytes,
+        create_time=found.create_time,
+        description=found.description,
+        precision=found.precision,
+        strict_precision=found.strict_precision,
+        fidelity=found.fidelity if found.HasField("fidelity") else None,
+    )

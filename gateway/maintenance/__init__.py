@@ -1,0 +1,1 @@
+"""Work on whole collections: reconcile, re-embed, count, snapshots."""

@@ -1,0 +1,177 @@
+"""Reading a collection from files, a pair of files on disk at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import structlog
+
+from gateway.ingest.agreement import Agreement, StoredImage, Vectors
+from gateway.maintenance.snapshots.layout import IMAGES, SETTINGS, VECTORS, record
+from gateway.maintenance.snapshots.snapshot_files import (
+    MAX_UNPACKED_BYTES,
+    Row,
+    Rows,
+    contents,
+    read_rows,
+    read_settings,
+)
+from gateway.settings import GatewaySettings
+from gateway.upstreams.clients import Clients
+from gateway.upstreams.encoding import batches
+from protos import admin_pb2 as pb
+from protos import imagestore_pb2, retriever_pb2
+from services.common.errors import Code, InvalidField, UpstreamUnavailable, WentuError
+from services.common.fingerprint import Fingerprint
+from services.common.ids import check_collection
+
+log = structlog.get_logger()
+
+MAX_SETTINGS_BYTES = 64 * 1024
+# A tar file, the only large one, lies in the folder for temporary files while it is read; one at a time for an import.
+MAX_IMAGES_BYTES = 64 * 1024**3
+# Each holds the rows of a file in memory. Others wait.
+IMPORTS_AT_ONCE = 2
+_KEPT = ("media_type", "width", "height")
+
+
+class Importer:
+    """Makes collections."""
+
+    def __init__(self, clients: Clients, limits: GatewaySettings) -> None:
+        self._clients = clients
+        self._limits = limits
+        self._turns = asyncio.Semaphore(IMPORTS_AT_ONCE)
+
+    async def run(self, requests: AsyncIterator[pb.ImportSnapshotRequest]) -> int:
+        """The number of images in the new collection, which is removed again where anything fails.
+
+        Raises CollectionExists, InvalidField, ChecksumMismatch.
+        """
+        async with self._turns:
+            return await self._run(_files(requests))
+
+    async def _run(self, files: AsyncIterator[tuple[str, str, IO[bytes]]]) -> int:
+        first = await anext(files, None)
+        if first is None or first[1] != SETTINGS:
+            raise InvalidField("part.file_name", f"{SETTINGS} must come first")
+        wanted = await asyncio.to_thread(read_settings, first[2], first[0])
+        with _refusing(SETTINGS):
+            made = await self._clients.create_vectors(wanted)
+        try:
+            return await self._rest(made, files)
+        except BaseException:
+            await asyncio.shield(self._remove(made))
+            raise
+
+    async def _rest(
+        self, made: retriever_pb2.VectorCollection, files: AsyncIterator[tuple[str, str, IO[bytes]]]
+    ) -> int:
+        count = 0
+        rows: Rows | None = None
+        async for _, name, file in files:
+            if VECTORS.fullmatch(name) and rows is None:
+                rows = await asyncio.to_thread(read_rows, file, name, made.model.dim)
+            elif IMAGES.fullmatch(name) and rows is not None:
+                count += await self._some(made, rows, file, name)
+                rows = None
+            else:
+                raise InvalidField("part.file_name", f"{name[:80]!r} is not the file that comes next")
+        if rows is not None:
+            raise InvalidField("part", "is missing: the snapshot is not whole")
+        return count
+
+    async def _some(self, collection: retriever_pb2.VectorCollection, rows: Rows, file: IO[bytes], name: str) -> int:
+        wanted = dict(rows.by_content)
+        pairs: Iterator[tuple[Row, bytes]] = (
+            (rows.row(*at), data)
+            for sha256, data in contents(file, name, self._limits.max_image_bytes)
+            for at in wanted.pop(sha256, ())
+        )
+        some = batches(pairs, lambda pair: len(pair[1]), self._limits)
+        while batch := await asyncio.to_thread(next, some, None):
+            with _refusing(name):
+                await self._write(collection, batch)
+        if wanted:
+            raise InvalidField(
+                "part.chunk", f"{name}: the bytes of {len(wanted)} contents are missing, {min(wanted)} first"
+            )
+        return len(rows)
+
+    async def _write(self, collection: retriever_pb2.VectorCollection, pairs: list[tuple[Row, bytes]]) -> None:
+        """Bytes first, then vectors."""
+        records = [record(each) for each, _ in pairs]
+        blobs = [
+            imagestore_pb2.BlobUpload(
+                image_id=made.image_id, data=data, attributes=made.attributes, **{name: each[name] for name in _KEPT}
+            )
+            for made, (each, data) in zip(records, pairs, strict=True)
+        ]
+        put = await self._clients.put_blobs(collection.collection, blobs, creation_id=collection.creation_id)
+        images = [
+            StoredImage(made.image_id, data, made.attributes, made.content_sha256, revision)
+            for made, (_, data), revision in zip(records, pairs, put.revisions, strict=True)
+        ]
+        vectors = Vectors({made.image_id: made.embedding for made in records})
+        agreement = Agreement(self._clients, self._limits, collection.collection, collection.creation_id)
+        errors = await agreement.write(images, {Fingerprint.from_message(collection.model): vectors})
+        for error in errors.values():
+            raise error
+
+    async def _remove(self, made: retriever_pb2.VectorCollection) -> None:
+        name = made.collection
+        try:
+            await self._clients.drop_vectors(name)
+            await self._clients.drop_blobs(name, creation_id=made.creation_id)
+        except WentuError as error:
+            log.warning("a snapshot that failed is left half imported", collection=name, problem=error.message)
+
+
+async def _files(requests: AsyncIterator[pb.ImportSnapshotRequest]) -> AsyncIterator[tuple[str, str, IO[bytes]]]:
+    """The collection's id, and each file's name and bytes, once it is whole."""
+    collection = name = ""
+    file: IO[bytes] | None = None
+    try:
+        async for request in requests:
+            if not collection:
+                collection = check_collection(request.collection)
+            if file is None or request.part.file_name != name:
+                if file is not None:
+                    file.seek(0)
+                    yield collection, name, file
+                    file.close()
+                name, file = request.part.file_name, tempfile.TemporaryFile()  # noqa: SIM115  # closed below
+            limit = _most_bytes(name)
+            if file.tell() + len(request.part.chunk) > limit:
+                raise InvalidField("part.chunk", f"{name[:80]!r} has more than {limit:,} bytes")
+            try:
+                await asyncio.to_thread(file.write, request.part.chunk)
+            except OSError as error:
+                raise UpstreamUnavailable("the gateway's folder for temporary files", str(error.strerror)) from error
+        if file is not None:
+            file.seek(0)
+            yield collection, name, file
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _most_bytes(name: str) -> int:
+    if name == SETTINGS:
+        return MAX_SETTINGS_BYTES
+    return MAX_IMAGES_BYTES if IMAGES.fullmatch(name) else MAX_UNPACKED_BYTES
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """What another service refuses of a file's contents, as an error that names the file."""
+    try:
+        yield
+    except WentuError as error:
+        if error.code is not Code.INVALID_ARGUMENT:
+            raise
+        raise InvalidField("part.chunk", f"{name}: {error.message}") from error

@@ -1,0 +1,172 @@
+"""Opening images from hostile bytes: for the encoder, which looks at them, and the image store, which shrinks them.
+
+Needs Pillow, which the services that use this module install.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
+from services.common.image_formats import HEAD_BYTES, image_format
+from services.common.image_repair import repaired
+
+Result = TypeVar("Result")
+# JPEG includes MPO, which phones write. Pillow also reads formats that start other programs (EPS), that are no images
+# (PDF, MPEG), or that hide a second image of any size behind the size they tell (ICO): not here.
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
+WHITE = (255, 255, 255, 255)
+MAX_16_BITS = 65_535
+# The least brightest value of floats that are taken for 0..255.
+MIN_BRIGHT = 16
+# Pillow keeps 4 bytes for a pixel of any colours; `to_rgb` makes up to four images of the whole size on its way.
+PIXEL_BYTES = 4
+# What a decoder holds beside the image, in bytes per pixel: whole canvases, or the coefficients of a progressive JPEG.
+DECODER_BYTES = {"WEBP": 12, "AVIF": 12, "JPEG2000": 12}
+PROGRESSIVE_BYTES = 6
+# The limit is an argument and is checked below; Pillow's own would warn first.
+Image.MAX_IMAGE_PIXELS = None
+Image.init()  # registers all formats: naming one that is not yet registered is an error
+# The extra `heic` brings it. Its wheel holds 27 MB of codecs, one of them under the GPL: not in the base.
+with suppress(ImportError):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    FORMATS = (*FORMATS, "HEIF")
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """`image`: RGB, upright. `media_type` as found in the bytes."""
+
+    image: Image.Image
+    media_type: str
+
+
+@contextmanager
+def decoding(field: str) -> Iterator[None]:
+    """Whatever Pillow raises on damaged bytes, as UnreadableImage or ImageTooLarge naming `field`."""
+    try:
+        yield
+    except WentuError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(field, "is not an image of a known format") from error
+    except MemoryError as error:
+        raise ImageTooLarge(field, "does not fit in memory") from error
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UnreadableImage(field, f"cannot be decoded: {error}") from error
+
+
+def open_image(
+    data: bytes, *, max_bytes: int, max_pixels: int, field: str, claim: Callable[[int], None] | None = None
+) -> OpenedImage:
+    """Decode, apply the EXIF orientation, convert to RGB. Sizes are checked before anything is decoded.
+
+    `claim` is called before decoding, with the bytes that it takes at most. Raises ImageTooLarge or UnreadableImage,
+    naming `field`.
+    """
+
+    def read(file: bytes) -> OpenedImage:
+        with opened(file, max_bytes=max_bytes, max_pixels=max_pixels, field=field) as image:
+            if claim is not None:
+                claim(decoding_bytes(image))
+            media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
+            image.load()  # so that what follows fails for its own reasons alone
+            make_upright(image)
+            return OpenedImage(to_rgb(image), media_type)
+
+    return repairing(data, max_pixels, read)
+
+
+def repairing(data: bytes, max_pixels: int, read: Callable[[bytes], Result]) -> Result:
+    """What `read` makes of a file, or if it raises UnreadableImage, of the same pixels in a file that is repaired."""
+    try:
+        return read(data)
+    except UnreadableImage:
+        if (better := repaired(data, max_pixels)) is None:
+            raise
+    return read(better)
+
+
+@contextmanager
+def opened(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> Iterator[Image.Image]:
+    """An image of which only the header is read. Raises ImageTooLarge or UnreadableImage, naming `field`."""
+    if not data:
+        raise UnreadableImage(field, "holds no bytes")
+    if len(data) > max_bytes:
+        raise ImageTooLarge(field, f"has {len(data):,} bytes; the limit is {max_bytes:,}")
+    if "HEIF" not in FORMATS and image_format(data[:HEAD_BYTES]) == "HEIC":
+        raise UnreadableImage(field, "is HEIC, which the services read with the extra heic: pip install '.[heic]'")
+    with decoding(field), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageTooLarge(field, f"has {width:,} x {height:,} pixels; the limit is {max_pixels:,} in all")
+        yield image
+
+
+def make_upright(image: Image.Image) -> None:
+    """Turns it as EXIF says, as browsers do: broken EXIF says nothing, and neither does XMP."""
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+    with suppress(Exception):  # Pillow's EXIF reader raises many kinds
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def decoding_bytes(image: Image.Image) -> int:
+    """The most that decoding an opened image and `to_rgb` hold at once, by its header."""
+    plain = image.mode in ("RGB", "L") and not image.has_transparency_data
+    pixel_bytes = PIXEL_BYTES * (2 if plain else 4) + decoder_pixel_bytes(image)
+    return image.width * image.height * pixel_bytes
+
+
+def decoder_pixel_bytes(image: Image.Image) -> int:
+    """What the decoder of an opened image holds beside it, in bytes per pixel of the file."""
+    progressive = image.format in ("JPEG", "MPO") and "progressive" in image.info
+    return PROGRESSIVE_BYTES if progressive else DECODER_BYTES.get(image.format or "", 0)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode: transparency on white, deeper values scaled to 8 bits, the first frame of an animation.
+
+    Raises ValueError for values of no known range.
+    """
+    if image.mode == "RGB" and not image.has_transparency_data:
+        image.load()
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image)
+        scaled = values.astype(np.float32) / np.float32(_step(values))
+        return Image.fromarray(np.round(scaled, out=scaled).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _step(values: npt.NDArray[Any]) -> float:
+    """The 255th part of the range that the values of one channel are in: 0..1, 0..255 or 0..65535.
+
+    Raises ValueError for those that are in none of them, and for floats between the first two: what is a little over 1
+    may be a highlight or nearly black, and a wrong guess would be stored without anybody noticing.
+    """
+    least, most = float(values.min()), float(values.max())
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise ValueError("it has values that are not finite numbers")
+    if least < 0 or most > MAX_16_BITS:
+        raise ValueError(f"its values go from {least:g} to {most:g}: known are 0 to 1, 0 to 255 and 0 to {MAX_16_BITS}")
+    if values.dtype.kind == "f" and most <= 1:
+        return 1 / 255
+    if values.dtype.kind == "f" and most < MIN_BRIGHT:
+        raise ValueError(f"its values go up to {most:g}, which is neither of 0 to 1 nor of 0 to 255")
+    return 1.0 if most <= 255 else MAX_16_BITS / 255

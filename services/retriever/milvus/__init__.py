@@ -1,0 +1,1 @@
+"""Milvus as a vector backend. Nothing outside this folder names Milvus."""

@@ -1,0 +1,425 @@
+"""The batcher and the encoder's server under crowds, overload, and callers who leave."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import random
+import threading
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from protos import encoder_pb2 as pb
+from protos import encoder_pb2_grpc
+from services.common.calls import incoming
+from services.common.errors import DeadlineExceeded, Overloaded, ShuttingDown, UpstreamUnavailable
+from services.encoder.__main__ import running
+from services.encoder.batcher import Batcher
+from services.encoder.metrics import EncoderMetrics
+from services.encoder.settings import EncoderSettings
+from tests.support.images import drawn, encoded, gallery, huge_png
+from tests.support.servers import free_ports
+from tests.support.system import refusal
+
+KILLS = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@dataclass
+class Device:
+    """Something to batch for: gives each number as its own vector, and can be held up."""
+
+    def __post_init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def compute(self, items: Sequence[int]) -> npt.NDArray[np.float32]:
+        self.batches.append(list(items))
+        self.begun.set()
+        assert self.go_on.wait(30)
+        if 13 in items:
+            raise RuntimeError("13")
+        return np.array([[item, item] for item in items], dtype=np.float32)
+
+
+@asynccontextmanager
+async def batching(**limits: Any) -> AsyncIterator[tuple[Device, Batcher[int], CollectorRegistry]]:
+    device, registry = Device(), CollectorRegistry()
+    given = {"max_batch": 4, "max_items": 100, **limits}
+    batcher: Batcher[int] = Batcher("numbers", device.compute, EncoderMetrics(registry), **given)
+    yield device, batcher, registry
+    device.go_on.set()
+    await batcher.close()
+
+
+async def begun(device: Device) -> None:
+    assert await asyncio.to_thread(device.begun.wait, 10)
+
+
+def ask(batcher: Batcher[int], *numbers: int) -> asyncio.Task[list[int]]:
+    async def answer() -> list[int]:
+        with batcher.admitted(len(numbers), len(numbers)):
+            return [int(vector[0]) for vector in await batcher.submit(numbers)]
+
+    return asyncio.create_task(answer())
+
+
+def dropped(registry: CollectorRegistry, cause: str, tower: str = "numbers") -> float:
+    return registry.get_sample_value("wentu_encoder_dropped_total", {"tower": tower, "cause": cause}) or 0
+
+
+async def test_an_idle_device_starts_at_once_and_a_busy_one_takes_what_came() -> None:
+    async with batching() as (device, batcher, registry):
+        first = ask(batcher, 1)
+        await begun(device)
+        others = [ask(batcher, number) for number in (2, 3, 4, 5, 6)]
+        await asyncio.sleep(0.01)
+        device.go_on.set()
+        assert await first == [1]
+        assert [await other for other in others] == [[2], [3], [4], [5], [6]]
+        assert device.batches == [[1], [2, 3, 4, 5], [6]]
+        assert registry.get_sample_value("wentu_encoder_batch_items_sum", {"tower": "numbers"}) == 6
+        assert registry.get_sample_value("wentu_encoder_waiting", {"tower": "numbers"}) == 0
+
+
+async def test_a_batch_holds_those_alike_and_the_oldest_goes_first() -> None:
+    async with batching(alike=lambda number: number % 2) as (device, batcher, _):
+        waiting = [ask(batcher, 1)]
+        await begun(device)
+        waiting += [ask(batcher, number) for number in (2, 3, 4, 5)]
+        await asyncio.sleep(0.01)
+        device.go_on.set()
+        assert [await each for each in waiting] == [[1], [2], [3], [4], [5]]
+        assert device.batches == [[1], [2, 4], [3, 5]]
+
+
+async def test_too_much_is_refused_at_the_door() -> None:
+    async with batching(max_items=5, max_bytes=1000) as (device, batcher, registry):
+        first = ask(batcher, 1)
+        await begun(device)
+        waiting = ask(batcher, 2, 3, 4)
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded, match="4 numbers are in hand; the limit is 5") as caught, batcher.admitted(2):
+            pass
+        assert caught.value.retry_after_seconds
+        with pytest.raises(Overloaded, match="4 bytes of numbers are in hand"), batcher.admitted(1, 997):
+            pass
+        assert dropped(registry, "overloaded") == 3
+        device.go_on.set()
+        assert (await first, await waiting) == ([1], [2, 3, 4])
+        with batcher.admitted(5, 1000):
+            assert registry.get_sample_value("wentu_encoder_in_hand", {"tower": "numbers"}) == 5
+
+
+async def test_a_caller_whose_turn_would_come_too_late_is_refused_at_once() -> None:
+    async with batching() as (device, batcher, _):
+        started = ask(batcher, 1)
+        await begun(device)
+        await asyncio.sleep(0.3)
+        device.go_on.set()
+        await started  # 0.3 s an item
+        device.go_on.clear()
+        device.begun.clear()
+        waiting = ask(batcher, 2, 3)
+        await begun(device)
+        with incoming("", 0.2), pytest.raises(Overloaded, match=r"2 numbers are in hand, for 0.\d+ s; the dead"):
+            await ask(batcher, 4)
+        with incoming("", 60):
+            patient = ask(batcher, 5)
+        device.go_on.set()
+        assert (await waiting, await patient) == ([2, 3], [5])
+
+
+async def test_nobody_is_made_late_by_those_that_share_the_batch() -> None:
+    async with batching(max_batch=8) as (device, batcher, _):
+        started = ask(batcher, 1)
+        await begun(device)
+        await asyncio.sleep(0.3)
+        device.go_on.set()
+        await started  # 0.3 s an item
+        device.go_on.clear()
+        device.begun.clear()
+        first = ask(batcher, 2)
+        await begun(device)
+        with incoming("", 1.25):
+            pressed = ask(batcher, 3)
+        patient = [ask(batcher, number) for number in (4, 5, 6, 7, 8)]
+        await asyncio.sleep(0.5)
+        device.go_on.set()
+        await asyncio.gather(first, pressed, *patient)
+        assert device.batches[2] == [3, 4], "0.75 s are left, for two of 0.3 s"
+
+
+async def test_neighbours_of_the_cancelled_and_the_expired_get_their_own() -> None:
+    async with batching(max_batch=8) as (device, batcher, registry):
+        first = ask(batcher, 1)
+        await begun(device)
+        good = [ask(batcher, number) for number in (2, 3)]
+        left = ask(batcher, 4, 5)
+        with incoming("", 0.05):
+            late = ask(batcher, 6)
+        good += [ask(batcher, number) for number in (7, 8)]
+        await asyncio.sleep(0.06)
+        left.cancel()
+        await asyncio.sleep(0.01)
+        device.go_on.set()
+        assert await first == [1]
+        assert [await each for each in good] == [[2], [3], [7], [8]]
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert device.batches == [[1], [2, 3, 7, 8]], "what nobody waits for never reached the device"
+        assert (dropped(registry, "cancelled"), dropped(registry, "expired")) == (2, 1)
+
+
+async def test_an_engine_that_fails_fails_its_batch_and_goes_on() -> None:
+    async with batching() as (device, batcher, _):
+        device.go_on.set()
+        with pytest.raises(RuntimeError, match="13"):
+            await ask(batcher, 13)
+        assert await ask(batcher, 14) == [14]
+
+
+async def test_what_waits_is_refused_at_the_end() -> None:
+    async with batching() as (device, batcher, _):
+        first = ask(batcher, 1)
+        await begun(device)
+        waiting = ask(batcher, 2)
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0.01)
+        device.go_on.set()
+        assert await first == [1], "what is being computed is answered"
+        with pytest.raises(ShuttingDown):
+            await waiting
+        await closing
+        with pytest.raises(ShuttingDown):
+            await ask(batcher, 3)
+
+
+@KILLS
+async def test_those_of_a_dead_worker_are_told() -> None:
+    async with batching() as (device, batcher, _):
+        first = ask(batcher, 1)
+        await begun(device)
+        waiting = ask(batcher, 2)
+        await asyncio.sleep(0.01)
+        kill_thread("numbers")
+        device.go_on.set()
+        for each in (first, waiting):
+            with pytest.raises(UpstreamUnavailable, match="worker of the numbers died"):
+                await each
+        with pytest.raises(UpstreamUnavailable):
+            await batcher.check(3, 1)
+
+
+def kill_thread(name: str) -> None:
+    """Ends the threads whose names begin so, the next time that they run Python code."""
+    found = [thread for thread in threading.enumerate() if thread.name.startswith(name)]
+    assert found
+    for thread in found:
+        raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+        )
+        assert raised == 1
+
+
+# Through a server, started as `python -m services.encoder` starts it.
+
+
+@dataclass
+class Served:
+    channel: aio.Channel
+    encoder: Any
+    metrics_port: int
+
+    def texts(self, *texts: str, **options: Any) -> Any:
+        return self.encoder.EncodeTexts(pb.EncodeTextsRequest(texts=texts), **options)
+
+    def images(self, *images: bytes, **options: Any) -> Any:
+        return self.encoder.EncodeImages(pb.EncodeImagesRequest(images=images), **options)
+
+    def metric(self, line: str) -> float:
+        """The value of a line of the metrics page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
+            found = [each for each in page.read().decode().splitlines() if each.startswith(line + " ")]
+        return float(found[0].split()[-1]) if found else 0.0
+
+    async def health(self) -> str:
+        stub: Any = health_pb2_grpc.HealthStub(self.channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Served]:
+    port = free_ports(1)
+    given = {"port": 0, "metrics_port": port, "compiled_cache": tmp_path, "shutdown_grace_seconds": 0.1, **settings}
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    async with (
+        running(EncoderSettings(**given)) as bound,
+        aio.insecure_channel(f"127.0.0.1:{bound}", options=options) as channel,
+    ):
+        yield Served(channel, encoder_pb2_grpc.EncoderServiceStub(channel), port)
+
+
+def vector(answer: pb.EncodeTextsResponse) -> npt.NDArray[np.float32]:
+    return np.array(answer.results[0].embedding.values, dtype=np.float32)
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def test_ten_thousand_callers_who_leave_leave_nothing_behind(tmp_path: Path) -> None:
+    """Cancelled at random moments; those who stay get their own vectors."""
+    seeded = random.Random(7)
+    words = "红黄蓝绿黑白大小老新" + "狗猫鸟鱼花树山水车船"
+    async with serving(
+        tmp_path, text_cache=0, max_queue_texts=100_000, max_concurrent_calls=100_000, max_connection_calls=100_000
+    ) as served:
+        sentences = ["".join(seeded.choices(words, k=seeded.randint(1, 30))) for _ in range(40)]
+        wanted = {each: vector(await served.texts(each)) for each in sentences}
+        image = encoded(drawn(200, 150), "JPEG")
+        await asyncio.gather(*(served.images(image) for _ in range(20)))  # every thread has been needed once
+        await asyncio.sleep(0.1)
+        tasks, threads = len(asyncio.all_tasks()), threading.active_count()
+        leavers, stayers = 0, []
+        for _ in range(40):
+            calls = []
+            for _ in range(250):
+                text = seeded.choice(sentences)
+                call = served.images(image) if seeded.random() < 0.02 else served.texts(text)
+                asyncio.get_running_loop().call_later(seeded.uniform(0, 0.15), call.cancel)
+                calls.append(call)
+            kept = [(text, served.texts(text)) for text in seeded.sample(sentences, 5)]
+            for call in calls:
+                try:
+                    await call
+                except asyncio.CancelledError:
+                    leavers += 1
+            stayers += [(text, vector(await call)) for text, call in kept]
+        assert leavers > 5000, "most left before their answer"
+        for text, got in stayers:
+            assert got @ wanted[text] >= 0.99999
+        for tower in ("texts", "images"):
+            await until(lambda tower=tower: served.metric(f'wentu_encoder_in_hand{{tower="{tower}"}}') == 0)  # type: ignore[misc]
+            assert served.metric(f'wentu_encoder_waiting{{tower="{tower}"}}') == 0
+        assert served.metric('wentu_encoder_dropped_total{cause="cancelled",tower="texts"}') > 100
+        gc.collect()
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        await until(lambda: threading.active_count() <= threads)
+
+
+async def test_no_neighbour_is_harmed(tmp_path: Path) -> None:
+    """Good images beside broken ones, beside a caller who leaves and one who is late, all at once."""
+    good = [image.data for image in gallery()[:6]]
+    jpeg = encoded(drawn(400, 300), "JPEG")
+    bad = [jpeg[: len(jpeg) // 2], b"", huge_png()]
+    odd = [encoded(drawn().convert("CMYK"), "JPEG"), encoded(drawn(1, 1))]
+    async with serving(tmp_path) as served:
+        alone = [np.array((await served.images(data)).results[0].embedding.values) for data in good]
+        for _ in range(5):
+            mixed = served.images(good[0], *bad, good[1], *odd, good[2])
+            leaver = served.images(*good)
+            late = served.images(*good * 10, timeout=0.02)
+            others = [served.images(data) for data in good[3:]]
+            await asyncio.sleep(0.005)
+            leaver.cancel()
+            results = (await mixed).results
+            assert [result.WhichOneof("outcome") for result in results] == [
+                "embedding", "error", "error", "error", "embedding", "embedding", "embedding", "embedding"
+            ]  # fmt: skip
+            got = [results[place] for place in (0, 4, 7)] + [(await other).results[0] for other in others]
+            for result, wanted in zip(got, alone, strict=True):
+                assert np.array(result.embedding.values) @ wanted >= 0.99999
+            with pytest.raises(aio.AioRpcError) as caught:
+                await late
+            assert caught.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+
+
+@KILLS
+@pytest.mark.parametrize("thread", ["texts", "images", "decode"])
+async def test_a_dead_worker_shows_within_a_second(tmp_path: Path, thread: str) -> None:
+    async with serving(tmp_path) as served:
+        await served.images(gallery()[0].data)
+        assert await served.health() == "SERVING"
+        kill_thread(thread)
+        calls = [served.texts(f"第{number}个", timeout=5) for number in range(4)]
+        calls += [served.images(gallery()[1].data, timeout=1) for _ in range(4)]
+        for call in calls:  # what wakes the thread, so that it dies
+            call.add_done_callback(lambda _: None)
+        killed = time.monotonic()
+        while await served.health() == "SERVING":
+            assert time.monotonic() - killed < 1
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_overload_is_refused_quickly_and_with_advice(tmp_path: Path) -> None:
+    async with serving(
+        tmp_path, text_cache=0, max_queue_texts=8, max_texts=8, max_queue_images=4, max_images=4
+    ) as served:
+        calls = [served.texts("今天天气很好", str(number)) for number in range(50)]
+        calls += [served.images(gallery()[number].data, gallery()[number + 1].data) for number in range(20)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [refusal(outcome) for outcome in outcomes if isinstance(outcome, aio.AioRpcError)]
+        assert 0 < len(refused) < len(calls)
+        for each in refused:
+            assert (each.code, each.reason, each.retry) == (grpc.StatusCode.UNAVAILABLE, "OVERLOADED", True)
+        pushbacks = [
+            dict(outcome.trailing_metadata() or ())["grpc-retry-pushback-ms"]
+            for outcome in outcomes
+            if isinstance(outcome, aio.AioRpcError)
+        ]
+        assert all(50 <= int(pushback) <= 5000 for pushback in pushbacks)
+        assert (await served.texts("又好了", timeout=5)).results
+
+
+async def test_an_import_does_not_starve_texts_nor_texts_an_import(tmp_path: Path) -> None:
+    """The policy: each tower has a queue and a worker of its own, and the processor's scheduler shares the cores."""
+    images = [image.data for image in gallery()[:64]]
+    async with serving(tmp_path, text_cache=0) as served:
+        stop = False
+
+        async def import_on() -> int:
+            count = 0
+            while not stop:
+                count += len((await served.images(*images)).results)
+            return count
+
+        async def ask_on() -> int:
+            count = 0
+            while not stop:
+                count += len((await served.texts(*(f"第{count + number}张照片" for number in range(64)))).results)
+            return count
+
+        imports = [asyncio.create_task(import_on()) for _ in range(2)]
+        slowest = 0.0
+        for number in range(30):
+            started = time.monotonic()
+            await served.texts(f"一只{number}岁的小狗")
+            slowest = max(slowest, time.monotonic() - started)
+        crowd = [asyncio.create_task(ask_on()) for _ in range(2)]
+        await asyncio.sleep(2)
+        stop = True
+        imported, asked = [sum(await asyncio.gather(*tasks)) for tasks in (imports, crowd)]
+        assert slowest < 1
+        assert imported > 64
+        assert asked > 64

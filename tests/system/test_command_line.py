@@ -1,0 +1,173 @@
+"""`wentu` as people type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support.images import gallery, noise
+from tests.support.servers import free_ports
+from tests.support.system import System, new_system
+
+
+@pytest.fixture
+def name(embedded: System) -> str:
+    return f"c{uuid.uuid4().hex[:12]}"
+
+
+def test_import_a_folder_search_and_delete(embedded: System, name: str, tmp_path: Path) -> None:
+    (tmp_path / "动物").mkdir()
+    for image in gallery()[:20]:
+        (tmp_path / "动物" / f"{image.image_id}.webp").write_bytes(image.data)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("no image either")
+    printed = embedded.cli("import", str(tmp_path), "-c", name, code=1)
+    assert "broken.jpg: image.data: is not an image of a known format" in printed
+    assert "1 passed over: 1 .txt" in printed
+    assert "20 added, 1 failed" in printed
+    (tmp_path / "broken.jpg").unlink()
+    assert "20 skipped" in embedded.cli("import", str(tmp_path), "-c", name)
+    assert "20 replaced" in embedded.cli("import", str(tmp_path), "-c", name, "--if-exists", "replace")
+
+    sheet = tmp_path / "sheet.png"
+    answer = json.loads(embedded.cli("search", "注册", "-c", name, "-k", "7", "--json"))
+    assert len(answer["hits"]) == 7
+    assert answer["hits"][0]["imageId"].startswith("动物/")
+    table = embedded.cli("search", "注册", "-c", name, "-k", "7", "--sheet", str(sheet))
+    with Image.open(sheet) as drawn:
+        assert drawn.size[0] > 500
+    assert answer["hits"][0]["imageId"] in table
+    assert f"{answer['hits'][0]['score']:.4f}" in table
+
+    first = answer["hits"][0]["imageId"]
+    assert f"{first}: deleted" in embedded.cli("delete", first, "-c", name)
+    assert f"{first}: was not there" in embedded.cli("delete", first, "-c", name)
+    assert f"deleted {name} with 19 images" in embedded.cli("collections", "delete", name, "--yes")
+
+
+def test_import_a_tar(embedded: System, name: str, tmp_path: Path) -> None:
+    for place in range(3):
+        (tmp_path / f"{place}.png").write_bytes(noise(place))
+    (tmp_path / "readme.txt").write_text("no image")
+    archive = tmp_path / "images.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path, arcname=".", filter=lambda member: None if member.name.endswith("gz") else member)
+    assert "3 added" in embedded.cli("import", str(archive), "-c", name)
+    assert embedded.read(name, "1.png") == noise(1)
+    embedded.drop(name)
+
+
+def test_import_chinese_clip_files(embedded: System, name: str, tmp_path: Path) -> None:
+    lines = Path("demo/gallery/demo_imgs.tsv").read_text().splitlines()[:10]
+    (tmp_path / "test_imgs.tsv").write_text("\n".join([*lines, "11\t!!no base64!!"]) + "\n")
+    captions = Path("demo/gallery/demo_texts.jsonl").read_text().splitlines()[:10]
+    (tmp_path / "test_texts.jsonl").write_text("\n".join(captions))
+    printed = embedded.cli("import", str(tmp_path), "-c", name, code=1)
+    assert "10 added, 1 failed" in printed
+    assert "test_imgs.tsv, line 11: the second column is not base64" in printed
+    assert json.loads(captions[0])["text"] in embedded.cli("search", "版权", "-c", name)
+    embedded.drop(name)
+
+
+def test_mistakes_end_with_one_line(embedded: System, tmp_path: Path) -> None:
+    assert "there is nothing at" in embedded.cli("import", str(tmp_path / "nowhere"), code=1)
+    assert "NOT_FOUND: there is no collection 'nothere'" in embedded.cli("search", "猫", "-c", "nothere", code=1)
+    nobody = System(tmp_path, free_ports(1), ())
+    assert "no gateway answers" in nobody.cli("status", code=1)
+
+
+def test_similarity(embedded: System, tmp_path: Path) -> None:
+    image = tmp_path / "melon.webp"
+    image.write_bytes(next(image.data for image in gallery() if image.attributes["captions"] == ["西瓜"]))
+    results = json.loads(embedded.cli("similarity", str(image), "西瓜", "笑脸", "--json"))["results"]
+    assert results[0]["probability"] > results[1]["probability"]
+    assert "西瓜" in embedded.cli("similarity", str(image), "西瓜", "笑脸")
+
+
+def test_status_and_collections(embedded: System, name: str) -> None:
+    embedded.cli("collections", "create", name, "--description", "说明", "--index", "flat")
+    assert f"{name}  demo  说明" in embedded.cli("collections", "list")
+    assert json.loads(embedded.cli("collections", "show", name))["index"]["type"] == "INDEX_TYPE_FLAT"
+    printed = embedded.cli("status")
+    for word in ("gateway", "encoder", "retriever", "imagestore", "serving", "milvus-lite", "sqlite"):
+        assert word in printed
+    embedded.drop(name)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def children_of(pid: int) -> dict[str, int]:
+    """The services that a `wentu up` runs, by module."""
+    found = {}
+    for line in subprocess.check_output(["ps", "-o", "pid=,args=", "--ppid", str(pid)], text=True).splitlines():
+        words = line.split()
+        if "-m" in words:
+            found[words[words.index("-m") + 1]] = int(words[0])
+    return found
+
+
+def wait_gone(pids: dict[str, int], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, pids.values())):
+        assert time.monotonic() < deadline, {name: pid for name, pid in pids.items() if is_alive(pid)}
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_up_leaves_no_child_behind(tmp_path: Path, how: signal.Signals) -> None:
+    system = new_system(tmp_path)
+    with system.running():
+        pids = children_of(system.child.pid)
+        assert set(pids) == {"gateway", "services.encoder", "services.retriever", "services.imagestore"}
+        os.kill(system.child.pid, how)
+        wait_gone(pids)
+        assert system.child.wait(10) == (0 if how is signal.SIGINT else -9)
+
+
+def test_a_dead_child_is_reported_and_takes_the_rest_down(tmp_path: Path) -> None:
+    system = new_system(tmp_path)
+    with system.running():
+        pids = children_of(system.child.pid)
+        os.kill(pids["services.retriever"], signal.SIGKILL)
+        wait_gone(pids)
+        assert system.child.wait(30) == 1
+        assert "retriever ended with code -9" in (tmp_path / "up.txt").read_text()
+
+
+def test_up_says_what_is_wrong(tmp_path: Path, embedded: System) -> None:
+    command = [sys.executable, "-m", "cli.main", "up", "--data", str(tmp_path)]
+    taken = subprocess.run([*command, "--port", str(embedded.port)], capture_output=True, text=True, check=False)
+    assert (taken.returncode, f"port {embedded.port + 1} is taken" in taken.stderr) == (1, True), taken.stderr
+    port = str(free_ports(4))
+    wrong = subprocess.run([*command, "--port", port, "--model", "nope"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "encoder ended with code 1" in wrong.stderr
+    assert "there is no checkpoint at nope" in wrong.stderr
+
+
+def test_settings_name_their_mistakes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.encoder", "--max-texts", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "WENTU_ENCODER_PORT": "99999"},
+    )
+    assert done.returncode == 2
+    assert "--max-texts (WENTU_ENCODER_MAX_TEXTS): Input should be greater than or equal to 1" in done.stderr
+    assert "--port (WENTU_ENCODER_PORT): Input should be less than or equal to 65535" in done.stderr

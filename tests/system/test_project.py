@@ -1,0 +1,144 @@
+"""The project's own promises: layout, contract, README, containers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli.sources import SourceImage
+from demo.queries import development_queries, hit_rate
+from protos import errors_pb2
+from scripts.settings_table import ROOMS, tables
+from services.common import errors
+from tests.support.images import gallery
+from tests.support.system import System
+
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_a_room_imports_no_other_room(project: Path) -> None:
+    parts = ("services.encoder", "services.retriever", "services.imagestore", "gateway", "cli", "services.common")
+    for room in parts:
+        others = tuple(other for other in parts if other not in (room, "services.common"))
+        for path in (project / room.replace(".", "/")).rglob("*.py"):
+            strangers = {name for name in imported(path) if name.startswith(others)}
+            assert not strangers, f"{path}: {strangers}"
+
+
+def test_the_gateway_and_the_command_line_need_no_store_and_no_model() -> None:
+    heavy = ("torch", "pymilvus", "sqlalchemy", "pymysql", "openvino", "cn_clip")
+    script = f"import sys, gateway.__main__, cli.main; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_every_error_has_its_reason_in_the_contract() -> None:
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.WentuError)]
+    assert len(kinds) > 15
+    for kind in kinds:
+        assert f"ERROR_REASON_{kind.reason}" in errors_pb2.ErrorReason.keys(), kind  # noqa: SIM118
+        assert kind.__name__ in (errors.__doc__ or ""), f"{kind.__name__} is missing in the tree"
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_readme_has_the_settings_as_they_are(project: Path, name: str) -> None:
+    assert tables() in (project / name).read_text(encoding="utf-8")
+
+
+def code_blocks(text: str) -> list[str]:
+    return re.findall(r"```(?:sh|text)\n.*?```", text, flags=re.DOTALL)
+
+
+def test_both_readmes_are_in_step(project: Path) -> None:
+    english, chinese = ((project / name).read_text(encoding="utf-8") for name in READMES)
+    for pattern in (r"^#+ ", r"^\| ", r"^- ", r"^!\["):
+        counts = [len(re.findall(pattern, text, flags=re.MULTILINE)) for text in (english, chinese)]
+        assert counts[0] == counts[1], pattern
+    plain = [re.sub(r" +#.*", "", block) for block in code_blocks(english)]
+    assert plain == [re.sub(r" +#.*", "", block) for block in code_blocks(chinese)]
+
+
+def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
+    """Each line of the README's API chapter is run as it stands, against another port."""
+    text = (project / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^.*grpcurl -plaintext.*$", text, flags=re.MULTILINE)
+    assert len(lines) == 11
+    answers: dict[str, str] = {}
+    for line in lines:
+        command = line.replace("localhost:50050", embedded.address)
+        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=project, env={"PATH": path}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        answers[line.split()[-1]] = done.stdout
+    for service in ("SearchService", "ImageService", "CollectionService", "AdminService"):
+        assert f"wentu.v1.{service}" in answers["list"]
+    found = json.loads(answers["wentu.v1.SearchService/Search"])
+    assert [hit["image_id"] for hit in found["hits"]] == ["sheet"]
+    assert found["hits"][0]["attributes"] == {"year": 2026}
+    assert '"chunk"' in answers["wentu.v1.ImageService/GetImage"]
+    assert json.loads(answers["wentu.v1.CollectionService/GetCollection"])["collection"]["image_count"] == "1"
+    assert json.loads(answers["wentu.v1.ImageService/DeleteImages"])["deleted_count"] == "1"
+
+
+def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embedded: System) -> None:
+    """Through the running system: the gallery looked for by its names, and the development queries."""
+    figures = json.loads((project / "services/encoder/demo_model/figures.json").read_text())
+    embedded.create("recall")
+    try:
+        embedded.add("recall", {image.image_id: image.data for image in gallery()})
+
+        def rank(image: SourceImage) -> int:
+            found = embedded.search("recall", image.attributes["captions"][0], top_k=10)
+            ids = [hit.image_id for hit in found.hits]
+            return ids.index(image.image_id) if image.image_id in ids else 10
+
+        with ThreadPoolExecutor(8) as callers:
+            ranks = list(callers.map(rank, gallery()))
+        for k in (1, 5, 10):
+            measured = 100 * sum(place < k for place in ranks) / len(ranks)
+            # The card measures in fp32, and the engine may use bf16.
+            assert measured == pytest.approx(figures["noto"][f"R@{k}"], abs=2.0), (k, measured)
+        found = [embedded.search("recall", query.text, top_k=5).hits for query in development_queries()]
+        for k in (1, 5):
+            measured = hit_rate([[int(hit.image_id) for hit in hits] for hits in found], k)
+            assert measured == pytest.approx(figures["queries"][f"hit@{k}"], abs=2.0), (k, measured)
+    finally:
+        embedded.drop("recall")
+
+
+def test_compose_names_real_settings_and_targets(project: Path) -> None:
+    compose = yaml.safe_load((project / "docker-compose.yml").read_text())
+    dockerfile = (project / "Dockerfile").read_text()
+    known = {
+        f"{kind.model_config['env_prefix']}{name.upper()}" for kind in ROOMS.values() for name in kind.model_fields
+    }
+    for service in compose["services"].values():
+        if "build" in service:
+            target = service["build"]["target"]
+            assert f"AS {target}\n" in dockerfile
+            module = "gateway" if target == "gateway" else f"services.{target}"
+            assert f'CMD ["python", "-m", "{module}"]' in dockerfile
+            assert set(service["environment"]) <= known
+        for needed in service.get("depends_on", {}):
+            assert "healthcheck" in compose["services"][needed]
