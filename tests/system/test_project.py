@@ -36,11 +36,11 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def test_a_room_imports_no_other_room(project: Path) -> None:
+def test_a_service_imports_no_other_service(project: Path) -> None:
     parts = ("services.encoder", "services.retriever", "services.imagestore", "gateway", "cli", "services.common")
-    for room in parts:
-        others = tuple(other for other in parts if other not in (room, "services.common"))
-        for path in (project / room.replace(".", "/")).rglob("*.py"):
+    for part in parts:
+        others = tuple(other for other in parts if other not in (part, "services.common"))
+        for path in (project / part.replace(".", "/")).rglob("*.py"):
             strangers = {name for name in imported(path) if name.startswith(others)}
             assert not strangers, f"{path}: {strangers}"
 
