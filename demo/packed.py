@@ -15,16 +15,15 @@ from torch import Tensor, nn
 
 def by_length(tokens: Tensor) -> list[Tensor]:
     """Token ids [n, longest], padded with zeros and with the shortest first, to one [m, length] for each length."""
-    lengths, counts = tokens.ne(0).sum(1).unique_consecutive(return_counts=True)
-    groups = torch.split(tokens, counts.tolist())
-    return [group[:, :length] for group, length in zip(groups, lengths.tolist(), strict=True)]
+    lengths = tokens.ne(0).sum(1)
+    return [tokens[lengths == length, :length] for length in sorted(set(lengths.tolist()))]
 
 
 def _attend(queries: list[Tensor], keys: list[Tensor], values: list[Tensor], heads: int) -> Tensor:
     """Attention within each phrase. Each tensor is [phrases, tokens, width]; returns [all queries, width]."""
 
     def split(part: Tensor) -> Tensor:
-        return part.unflatten(2, (heads, -1)).transpose(1, 2)
+        return part.view(*part.shape[:2], heads, -1).transpose(1, 2)
 
     found = [
         F.scaled_dot_product_attention(split(q), split(k), split(v)).transpose(1, 2).flatten(2).flatten(0, 1)
@@ -53,7 +52,7 @@ def encode_text(model: Any, groups: list[Tensor]) -> Tensor:
 
     def by_phrase(rows: Tensor) -> list[Tensor]:
         parts = torch.split(rows, [count * length for count, length in shapes])
-        return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
     layers = model.bert.encoder.layer
     for layer in layers:
@@ -69,4 +68,5 @@ def encode_text(model: Any, groups: list[Tensor]) -> Tensor:
         output = layer.attention.output
         x = output.LayerNorm(output.dense(context) + x)
         x = layer.output.LayerNorm(layer.output.dense(F.gelu(layer.intermediate.dense(x))) + x)
-    return x @ model.text_projection
+    vectors: Tensor = x @ model.text_projection
+    return vectors

@@ -52,7 +52,7 @@ def _tokens(phrases: Iterable[str]) -> npt.NDArray[np.uint16]:
     return tokens
 
 
-def _pool(phrases: Sequence[str], labels: Labels, weights: Sequence[float]) -> Pool:
+def _pool(phrases: Sequence[str], labels: Labels, weights: npt.ArrayLike) -> Pool:
     tokens, other = _tokens(phrases), _tokens(map(traditional, phrases))
     return Pool(tokens, other, labels.concepts, labels.shares, np.asarray(weights, dtype=np.float64))
 
@@ -69,6 +69,13 @@ def _true_labels(words: Sequence[frozenset[str]], concepts: Sequence[Concept]) -
     return Labels(found, shares, shares[:, 0])
 
 
+def _own_labels(count: int) -> Labels:
+    """Each concept's name means that concept alone, although it may be a tag of others."""
+    found, shares = np.zeros((count, KEPT), dtype=np.int16), np.zeros((count, KEPT), dtype=np.float32)
+    found[:, 0], shares[:, 0] = np.arange(count), 1
+    return Labels(found, shares, shares[:, 0])
+
+
 def _caption_pool(concepts: Sequence[Concept], count: int, rng: random.Random) -> Pool:
     drawn = [draw_caption(rng.choice(concepts), rng) for _ in range(count)]
     captions, words = zip(*drawn, strict=True)
@@ -81,7 +88,7 @@ def make_pools(concepts: Sequence[Concept], words: Sequence[ConceptWords], rng: 
     queries = {simplified(query.text) for query in development_queries()}
     names = [concept.name for concept in concepts]
     pools = {
-        "names": _pool(names, _true_labels([frozenset((name,)) for name in names], concepts), [1.0] * len(names)),
+        "names": _pool(names, _own_labels(len(names)), [1.0] * len(names)),
         "captions": _caption_pool(concepts, CAPTIONS, rng),
     }
     teacher = Teacher(words)

@@ -28,7 +28,7 @@ class Artwork:
                 rendered = render_all(Maker(node_modules, name), [c.image_id for c in concepts], RENDER_PIXELS)
                 torch.save(torch.from_numpy(rendered).permute(0, 3, 1, 2).contiguous(), path)
             self.pictures[name] = torch.load(path)
-        self.exists = {name: pictures[:, 3].flatten(1).any(1) for name, pictures in self.pictures.items()}
+        self.exists = {name: pictures[:, 3].flatten(1).ne(0).any(1) for name, pictures in self.pictures.items()}
 
     def sample(self, rows: list[int], rng: random.Random) -> Tensor:
         """One picture of each concept, of a random training maker that has it."""

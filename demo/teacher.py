@@ -104,7 +104,8 @@ class Teacher:
         vectors = self._encode(phrases)
         nearest = self._nearest_word(self._words @ vectors.T)
         overlap = self._nearest_overlap(self._overlap(phrases))
-        return (nearest + MEAN_SHARE * (self._means @ vectors.T) + OVERLAP_SHARE * overlap).T
+        scores: Floats = nearest + MEAN_SHARE * (self._means @ vectors.T) + OVERLAP_SHARE * overlap
+        return scores.T
 
     def label(self, phrases: Sequence[str]) -> Labels:
         blocks = [self._label(phrases[start : start + BLOCK]) for start in range(0, len(phrases), BLOCK)]

@@ -12,7 +12,8 @@ from demo.packed import by_length, encode_text
 from demo.queries import development_queries, hit_rate
 from tests.pictures import gallery
 
-TEXTS = ["猫", "红苹果", "烏龜", "海边的日落", "我们去看电影吧", "一张画着小狗和小猫的图片"]
+# The shortest first.
+TEXTS = ["猫", "狗", "烏龜", "红苹果", "海边的日落", "我们去看电影吧", "一张画着小狗和小猫的图片"]
 
 
 def test_packed_phrases_encode_as_cn_clip_encodes_them() -> None:
