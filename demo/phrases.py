@@ -18,7 +18,7 @@ MAX_CHARACTERS = 6
 NOUNS, VERBS, ADJECTIVES = {"n", "nz", "vn", "s", "ns"}, {"v", "vn", "i", "l"}, {"a", "an", "ad", "z"}
 OTHERS = {"t", "o", "b", "d", "m", "e", "y", "j", "f"}
 
-# N, M: nouns. V: a verb. A: an adjective. What a newcomer types around the word that matters.
+# N, M: nouns. V: a verb. A: an adjective. A frame is drawn as often as it stands there.
 FRAMES = (Path(__file__).parent / "frames.txt").read_text(encoding="utf-8").split()
 
 

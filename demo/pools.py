@@ -19,7 +19,7 @@ from demo.traditional import simplified, traditional
 from demo.words import ConceptWords
 from services.encoder.texts import tokenize_text
 
-CAPTIONS, WORDS, COMPOSED = 40_000, 80_000, 120_000
+CAPTIONS, WORDS, COMPOSED = 40_000, 80_000, 220_000
 MAX_TOKENS = 24
 
 

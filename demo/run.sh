@@ -25,9 +25,9 @@ done
 cat "$data/up.txt"
 
 "$wentu" import demo/gallery
-"$wentu" search 红色的苹果 -k 5
+"$wentu" search 海边的日落 -k 5
 "$wentu" search 一杯咖啡 -k 5
-"$wentu" search 下雨天打伞 -k 5
+"$wentu" search 可爱的小狗 -k 5
 "$wentu" search 骑自行车的人 -k 5
 "$wentu" search 过年 -k 10 --sheet "$data/sheet.png"
 echo "The last result as a contact sheet: $data/sheet.png"
