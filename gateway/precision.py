@@ -9,7 +9,7 @@ from typing import Literal
 from gateway.metrics import GatewayMetrics
 from protos import retriever_pb2
 from protos import search_pb2 as pb
-from services.common.errors import PrecisionMismatch, WentuError
+from services.common.errors import PrecisionMismatch
 
 Operation = Literal["search", "import"]
 
@@ -32,9 +32,8 @@ class PrecisionNotes:
         """Counts what a strict collection refuses in the block: one search, or so many images."""
         try:
             yield
-        except WentuError as error:
-            if error.reason == PrecisionMismatch.reason:
-                self._mismatches.labels(operation).inc(count)
+        except PrecisionMismatch:
+            self._mismatches.labels(operation).inc(count)
             raise
 
 

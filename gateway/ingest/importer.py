@@ -1,7 +1,8 @@
 """Adding images: encode, then commit the bytes, then the vector, then acknowledge.
 
 The order is what makes an interruption harmless: a vector never stands without its bytes, and nothing acknowledged is
-lost. Encoding comes first because it finds the images that are none, and those must leave nothing behind.
+lost. Encoding comes first because it finds the files that are not images, and those must leave nothing
+behind.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Importer:
         self._notes = notes
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
-        """One outcome an image, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
+        """One outcome per image, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
         attributes_bytes = sum(upload.attributes.ByteSize() for upload in uploads)
         outcomes = await aside(attributes_bytes, self._refused, uploads)
         good = [place for place in range(len(uploads)) if place not in outcomes]
