@@ -20,6 +20,8 @@ REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in errors_pb2.Er
 # A caller cannot be the cause of these.
 NEVER = frozenset({"UNKNOWN", "INTERNAL", "DATA_LOSS"})
 MESSAGE_CHARS = 2_000
+# gRPC itself refuses a message beyond the limit of the transport. No code of ours runs then, so it has no details.
+BEYOND_TRANSPORT = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")
 # What tells of the service's inside.
 INSIDE = re.compile(
     r"Traceback|File \"|\.py\b|\b0x[0-9a-f]{6}|[A-Za-z]+(?:Error|Exception)\b|site-packages|<class |<Message|_pb2"
@@ -48,6 +50,8 @@ def _of_status(attempt: Attempt, error: Refusal) -> str:
         return "no answer in time"
     if error.code is grpc.StatusCode.UNAVAILABLE and not (error.reason == "OVERLOADED" and error.retry):
         return f"UNAVAILABLE {error.reason} for what the caller did"
+    if code == "RESOURCE_EXHAUSTED" and (sizes := BEYOND_TRANSPORT.fullmatch(error.message)):
+        return "" if int(sizes[1]) > int(sizes[2]) else "a message within the limit is refused as too large"
     if error.domain != "wentu" or error.reason not in REASONS:
         return f"{code} without ErrorInfo"
     # A message that cannot be parsed, or that is refused before it is, has no field that could be named.
