@@ -17,7 +17,7 @@ import yaml
 from cli.sources import SourceImage
 from demo.queries import development_queries, hit_rate
 from protos import errors_pb2
-from scripts.settings_table import ROOMS, tables
+from scripts.settings_table import SERVICES, tables
 from services.common import errors
 from tests.support.images import gallery
 from tests.support.system import System
@@ -131,7 +131,7 @@ def test_compose_names_real_settings_and_targets(project: Path) -> None:
     compose = yaml.safe_load((project / "docker-compose.yml").read_text())
     dockerfile = (project / "Dockerfile").read_text()
     known = {
-        f"{kind.model_config['env_prefix']}{name.upper()}" for kind in ROOMS.values() for name in kind.model_fields
+        f"{kind.model_config['env_prefix']}{name.upper()}" for kind in SERVICES.values() for name in kind.model_fields
     }
     for service in compose["services"].values():
         if "build" in service:
