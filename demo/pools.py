@@ -28,8 +28,8 @@ class Pool:
     """Phrases as tokens, with their targets.
 
     `tokens` and `traditional` uint16 [n, MAX_TOKENS], the phrase in simplified and in traditional characters, padded
-    with zeros; `concepts` int16 [n, KEPT] and `shares` float32 [n, KEPT], the target; `weights` float64 [n], how often a
-    phrase is drawn.
+    with zeros; `concepts` int16 [n, KEPT] and `shares` float32 [n, KEPT], the target; `weights` float64 [n], how often
+    a phrase is drawn.
     """
 
     tokens: npt.NDArray[np.uint16]

@@ -31,7 +31,7 @@ from services.retriever.settings import RetrieverSettings
 from services.retriever.store import VectorStore
 
 STRONG = "Strong"
-# Lite leaves the files of a failed flush open.
+# Lite does not close the files of a failed flush.
 leaves_files_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 MODEL = Fingerprint("x", 4, "a" * 64, 1)
 
@@ -48,7 +48,7 @@ async def created(path: Path, dim: int = 4) -> Lite:
 
 
 async def test_a_read_waits_for_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flush is held where what was in memory is no more there and its file not yet."""
+    """The flush is stopped at the moment when the rows have left memory and are not yet in a file."""
     from milvus_lite.engine import collection
 
     new_log, in_between, go_on = collection.WAL, threading.Event(), threading.Event()
@@ -79,7 +79,7 @@ async def test_a_read_waits_for_the_flush(tmp_path: Path, monkeypatch: pytest.Mo
 @leaves_files_open
 @pytest.mark.usefixtures("quiet_lite")
 async def test_what_a_failed_flush_left_in_the_log_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flush fails once, then a write and a good flush follow, which deletes the log."""
+    """A flush fails once. Then a write follows, and a good flush, which deletes the log."""
     from milvus_lite.engine import collection
 
     flush = collection.execute_flush
@@ -118,7 +118,7 @@ async def test_what_a_failed_flush_left_in_the_log_is_kept(tmp_path: Path, monke
 
 @pytest.fixture
 def quiet_lite(caplog: pytest.LogCaptureFixture) -> None:
-    """What is logged keeps the files open."""
+    """A logged exception keeps files open."""
     caplog.set_level(logging.CRITICAL, "milvus_lite")
 
 
@@ -132,13 +132,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted here: {mounted.stderr}")
     yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)  # a test that failed has files open there
+    subprocess.run(["umount", "--lazy", disk], check=True)  # a failed test may leave files open there
 
 
 @leaves_files_open
 @pytest.mark.usefixtures("quiet_lite")
 async def test_a_full_disk_loses_nothing_and_says_so(small_disk: Path) -> None:
-    """3 MiB are acknowledged, then the disk is full when they are flushed; later there is room."""
+    """3 MiB are acknowledged, and the disk is full at their flush. Later the disk has space again."""
     backend = await created(small_disk, dim=256)
     await backend.upsert("c", rows(0, 3000, dim=256))
     filler = small_disk / "filler"
@@ -189,14 +189,14 @@ async def test_creations_among_deletions(tmp_path: Path) -> None:
         assert answers.count(True) == 40
         listed = await stub.ListVectorCollections(pb.ListVectorCollectionsRequest(page_size=1000))
         assert sorted(each.collection for each in listed.collections) == sorted(f"new{number}" for number in range(40))
-        # Of two that create one name, one does.
+        # If two callers create the same name, exactly one succeeds.
         same = await asyncio.gather(create("same"), create("same"), return_exceptions=True)
         [refused] = [each for each in same if isinstance(each, aio.AioRpcError)]
         assert refused.code() is StatusCode.ALREADY_EXISTS
         for _ in range(5):
             assert not isinstance((await asyncio.gather(drop("same"), create("again")))[0], Exception)
             assert (await asyncio.gather(create("same"), drop("again")))[1]
-        # What DISKANN is, Lite finds out too late.
+        # Lite notices only after the creation that it has no DISKANN.
         index = types_pb2.IndexSpec(type=types_pb2.INDEX_TYPE_DISKANN)
         request = pb.CreateVectorCollectionRequest(collection="d", model=MODEL.to_message(), index=index)
         with pytest.raises(aio.AioRpcError) as caught:

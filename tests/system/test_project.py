@@ -78,7 +78,7 @@ def test_both_readmes_are_in_step(project: Path) -> None:
 
 
 def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
-    """Each line of the README's API chapter is run as it stands, against another port."""
+    """Each command of the README's API chapter is run unchanged, except for the port."""
     text = (project / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^.*grpcurl -plaintext.*$", text, flags=re.MULTILINE)
     assert len(lines) == 11
@@ -102,7 +102,7 @@ def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
 
 
 def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embedded: System) -> None:
-    """Through the running system: the gallery looked for by its names, and the development queries."""
+    """Search the gallery by its names and by the development queries, through the running system."""
     figures = json.loads((project / "services/encoder/demo_model/figures.json").read_text())
     embedded.create("recall")
     try:
