@@ -19,7 +19,7 @@ class EncoderSettings(ServerSettings):
     model_config = SettingsConfigDict(**{**ServerSettings.model_config, "env_prefix": "WENTU_ENCODER_"})
 
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    # Above what the queues hold, so that it is they that refuse, and say when to come again.
+    # More than the queues hold, so that the queues refuse first: their errors say when to retry.
     max_concurrent_calls: int = Field(10_000, ge=1, description="calls of one service at once; more are refused")
     max_connection_calls: int = Field(5_000, ge=1, description="calls of one connection at once; more wait")
     model: str = Field(
@@ -71,7 +71,7 @@ class EncoderSettings(ServerSettings):
 
     @model_validator(mode="after")
     def _one_call_fits(self) -> Self:
-        """What one call may hold must fit into the empty queue, or it would be refused for ever."""
+        """Check that the largest allowed call fits into the empty queue. Otherwise it would always be refused."""
         for call, queue in (("max_texts", "max_queue_texts"), ("max_images", "max_queue_images")):
             if getattr(self, call) > getattr(self, queue):
                 raise ValueError(f"{queue} must be at least {call}, {getattr(self, call):,}")
