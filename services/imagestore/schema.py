@@ -1,6 +1,6 @@
-"""The tables. Ids are bytes: compared and sorted byte by byte on every database, without a collation's surprises.
+"""The tables. Ids are bytes, so that every database compares and sorts them byte by byte, without a collation.
 
-The migrations in migrations/versions create them; this module is what queries are built from.
+The migrations in migrations/versions create the tables. Queries are built from this module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from sqlalchemy.dialects import mysql
 
 metadata = MetaData()
-# Of a creation: `collection` in the tables of images is its id too.
+# The id of a creation. The column `collection` in the tables of images holds it too.
 
 COLLECTION = String(63).with_variant(mysql.VARCHAR(63, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
 IMAGE_ID = LargeBinary(255).with_variant(mysql.VARBINARY(255), "mysql", "mariadb")
@@ -17,7 +17,7 @@ SHA256 = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
 JSON_TEXT = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 BYTES = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
-# A creation of a collection: one that is deleted and created again is another.
+# A creation of a collection. A collection that is deleted and created again has a new creation.
 creations = Table(
     "creations",
     metadata,
@@ -28,7 +28,7 @@ creations = Table(
     Index("creations_by_collection", "collection"),
 )
 
-# An image: the caller's id, and which content it has.
+# An image: the caller's id, and the checksum of its content.
 images = Table(
     "images",
     metadata,
@@ -40,14 +40,14 @@ images = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("create_time_ms", BigInteger, nullable=False),
-    # An object of JSON; null where nobody said. Text: a database's own JSON type may change numbers.
+    # A JSON object, or null if no attributes were given. Stored as text: JSON types of databases may change numbers.
     Column("attributes", JSON_TEXT),
-    # Changes with every write; 0 if a version wrote it that had none.
+    # Changes with every write. 0 if an older version without revisions wrote the image.
     Column("revision", BigInteger, nullable=False, server_default="0"),
     Index("images_by_content", "collection", "sha256"),
 )
 
-# A content: the same bytes are stored once a collection, whatever number of images have them.
+# A content: equal bytes are stored once per collection, even if many images have them.
 contents = Table(
     "contents",
     metadata,
@@ -57,7 +57,7 @@ contents = Table(
     Column("data", BYTES, nullable=False),
 )
 
-# A content's thumbnail, made when it is first asked for. `data` is empty where none can be made.
+# A content's thumbnail, made at the first request. `data` is empty if no thumbnail can be made.
 thumbnails = Table(
     "thumbnails",
     metadata,
