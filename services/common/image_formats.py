@@ -1,6 +1,6 @@
-"""What an image file looks like from outside: the signature of its first bytes, and the endings of names.
+"""Image formats: the signatures of their first bytes, and the endings of their file names.
 
-Content decides. Endings only tell what a person meant to be an image. Needs no image library.
+The content decides the format. An ending only shows that a person means an image. Needs no image library.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-# That many bytes are enough for every signature.
+# The bytes that every signature needs at most.
 HEAD_BYTES = 64
 
 _SIGNATURES = (
@@ -16,7 +16,7 @@ _SIGNATURES = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
     ("GIF", re.compile(rb"GIF8[79]a")),
     ("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL)),
-    # The reserved bytes and the size of the header tell a bitmap from a text that begins with BM.
+    # The reserved bytes and the header's size distinguish a bitmap from a text that begins with BM.
     ("BMP", re.compile(rb"BM.{4}\0{4}.{4}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0{3}", re.DOTALL)),
     ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]")),
     ("PPM", re.compile(rb"P[1-6]\s+(#|\d+\s)")),
@@ -29,7 +29,7 @@ IMAGE_ENDINGS = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif",
 })
-# Raw files of cameras are TIFF outside, and what an image library finds in them is a small preview.
+# Raw files of cameras have TIFF's signature, but an image library finds only a small preview in them.
 RAW_ENDINGS = frozenset({
     ".nef", ".nrw", ".dng", ".cr2", ".arw", ".sr2", ".srf", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".kdc", ".dcr",
 })
@@ -37,7 +37,7 @@ RAW_ENDINGS = frozenset({
 
 
 def image_format(head: bytes) -> str:
-    """Name of the format that a file with these first bytes has; empty if it is none that we read."""
+    """The name of the format of a file with these first bytes. Empty if it is not a format that we read."""
     return next((name for name, signature in _SIGNATURES if signature.match(head)), "")
 
 
@@ -47,9 +47,9 @@ def ending(name: str) -> str:
 
 
 def may_be_image(name: str, head: bytes) -> bool:
-    """Whether to take a file for an image.
+    """Whether a file counts as an image.
 
-    One with an image's ending is taken whatever it holds: the person believes that it is one and wants to know.
+    A file with an image's ending always counts, since its owner expects an error if it is not an image.
     """
     if ending(name) in RAW_ENDINGS:
         return False

@@ -1,4 +1,4 @@
-"""Settings that every server has. Each is read from a flag, else from the environment, else its default."""
+"""Settings that every server has. A flag wins over the environment, and the environment over the default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 class ServerSettings(BaseSettings):
-    """Settings of a server; frozen, made once in its `__main__`."""
+    """Settings of a server. They are made once, in its `__main__`, and never change."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -58,7 +58,7 @@ SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 
 def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
-    """Settings from the command line and the environment; exits with one line a mistake, and code 2."""
+    """Read settings from the command line and the environment. Exits with one line per mistake, and status 2."""
     kind.model_config["cli_prog_name"] = program
     try:
         return CliApp.run(kind)
@@ -72,6 +72,6 @@ def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
 
 
 def existing_folder(path: Path) -> Path:
-    """The folder, created where it is missing."""
+    """The folder. It is created if it is missing."""
     path.mkdir(parents=True, exist_ok=True)
     return path
