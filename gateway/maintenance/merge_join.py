@@ -9,8 +9,8 @@ from google.protobuf import struct_pb2
 
 from gateway.upstreams.clients import Clients
 from protos import imagestore_pb2, retriever_pb2, types_pb2
+from services.common.limits import MAX_PAGE_SIZE
 
-PAGE = 1000
 Item = TypeVar("Item")
 Left = TypeVar("Left")
 Right = TypeVar("Right")
@@ -54,7 +54,7 @@ def blobs_of(
     """With their attributes."""
 
     async def page(token: str) -> tuple[Iterable[imagestore_pb2.Blob], str]:
-        found = await clients.list_blobs(collection, PAGE, token, creation_id=creation_id)
+        found = await clients.list_blobs(collection, MAX_PAGE_SIZE, token, creation_id=creation_id)
         return found.blobs, found.next_page_token
 
     return page
@@ -69,7 +69,7 @@ def vectors_of(
         found = await clients.list_vectors(
             retriever_pb2.ListVectorsRequest(
                 collection=collection,
-                page_size=PAGE,
+                page_size=MAX_PAGE_SIZE,
                 page_token=token,
                 include_embeddings=embeddings,
                 consistency=types_pb2.CONSISTENCY_STRONG,

@@ -19,9 +19,8 @@ from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import CollectionNotFound, UpstreamUnavailable
 from services.common.ids import check_collection
+from services.common.limits import CHUNK_BYTES, MAX_PAGE_SIZE
 
-ROWS = 1000
-CHUNK_BYTES = 256 * 1024
 # An interruption leaves fewer images without a vector; more of them were lost.
 MANY = 100
 
@@ -46,7 +45,7 @@ class Exporter:
             page = await self._clients.list_vectors(
                 retriever_pb2.ListVectorsRequest(
                     collection=collection.collection,
-                    page_size=ROWS,
+                    page_size=MAX_PAGE_SIZE,
                     page_token=token,
                     include_embeddings=True,
                     consistency=types_pb2.CONSISTENCY_STRONG,

@@ -19,6 +19,7 @@ from pymilvus.client.types import LoadState
 
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, UpstreamUnavailable
+from services.common.limits import MAX_IMAGE_ID_BYTES
 from services.common.thread_pool import ThreadPool
 from services.retriever.backend import NoSuchCollection, NotLoaded, Row
 from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR, after, both
@@ -100,7 +101,7 @@ class Milvus:
     async def create(self, name: str, dim: int, metric: Metric, index: Index, settings: Mapping[str, Any]) -> None:
         """An empty, loaded collection."""
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=255)
+        schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_IMAGE_ID_BYTES)
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
         schema.add_field(ATTRIBUTES, DataType.JSON)
         indexes = self._client.prepare_index_params()

@@ -30,7 +30,8 @@ from pymilvus import MilvusClient, MilvusException
 
 from services.common.calls import incoming, request_id
 from services.common.errors import UpstreamUnavailable
-from services.common.settings import MIB, existing_folder
+from services.common.limits import MIB
+from services.common.settings import existing_folder
 from services.retriever.backend import NoSuchCollection, Row
 from services.retriever.milvus.client import Milvus
 from services.retriever.milvus.gates import Gate
