@@ -16,7 +16,7 @@ MAX_IMAGE_ID_BYTES = 255
 MAX_DESCRIPTION_CHARS = 1000
 MAX_MODEL_NAME_CHARS = 200
 MAX_MEDIA_TYPE_CHARS = 127
-# Components of a vector: Milvus's own limit.
+# Components of a vector.
 MAX_DIM = 32_768
 
 # Lists and pages. A page of ids fits into the calls that take ids.
@@ -35,13 +35,13 @@ MAX_VECTOR_TOP_K = 10_000
 MAX_QUERIES = 64
 MAX_HIT_PARTS = 16
 
-# Attributes. Milvus takes 65,536 bytes of JSON, and the retriever keeps two checksums among them.
+# Attributes. The vector store takes 65,536 bytes of JSON, and the retriever keeps two checksums among them.
 MAX_ATTRIBUTES_BYTES = 65_000
 # An object is three messages deep on the wire, and protobuf parses a hundred: an answer that holds attributes must stay
 # well below, or it poisons every search that finds the image.
 MAX_ATTRIBUTES_DEPTH = 16
 
-# Filters. A Milvus server does not answer an expression of 30 MB.
+# Filters. A vector store does not answer an expression of 30 MB.
 MAX_FILTER_BYTES = MIB
 MAX_FILTER_DEPTH = 16
 MAX_FILTER_CONDITIONS = 1000

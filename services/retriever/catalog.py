@@ -191,7 +191,7 @@ class Catalog:
             if await self._exists(made.id):
                 raise CollectionExists(made.id) from None
             if isinstance(error, NoSuchCollection):
-                raise UpstreamUnavailable("milvus", "the new collection was dropped while it was made") from None
+                raise UpstreamUnavailable(self._backend.kind, "the new collection was dropped meanwhile") from None
             raise
         return made
 

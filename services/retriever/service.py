@@ -59,7 +59,7 @@ CONSISTENCIES = {
     types_pb2.CONSISTENCY_STRONG: Consistency.STRONG,
     types_pb2.CONSISTENCY_SESSION: Consistency.SESSION,
 }
-# Build parameters of each type: Milvus's name, default, least, most.
+# Build parameters of each type: the name that is kept with the collection, default, least, most.
 BUILD_PARAMETERS: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {
     "FLAT": {},
     "IVF_FLAT": {"nlist": ("nlist", 1024, 1, 65536)},
