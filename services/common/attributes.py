@@ -9,14 +9,10 @@ from collections.abc import Iterable
 from google.protobuf import json_format, struct_pb2
 
 from services.common.errors import InvalidField
+from services.common.limits import MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH
 
-# Milvus takes 65,536 bytes of JSON, and the retriever keeps two checksums among them.
-MAX_ATTRIBUTES_BYTES = 65_000
 # A control character is one byte on the wire and six in JSON. This is the largest growth.
 MAX_GROWTH = 6
-# One level of an object is three nested messages, and protobuf parses at most 100. An answer with attributes must stay
-# well below that, or every search that finds the image fails.
-MAX_DEPTH = 16
 
 
 def check_attributes(attributes: struct_pb2.Struct, field: str) -> struct_pb2.Struct:
@@ -51,7 +47,7 @@ def _check(value: struct_pb2.Value, field: str, depth: int) -> None:
             parts = value.list_value.values
         case _:
             return
-    if depth >= MAX_DEPTH:
-        raise InvalidField(field, f"must not be nested deeper than {MAX_DEPTH}")
+    if depth >= MAX_ATTRIBUTES_DEPTH:
+        raise InvalidField(field, f"must not be nested deeper than {MAX_ATTRIBUTES_DEPTH}")
     for part in parts:
         _check(part, field, depth + 1)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from protos import types_pb2
 from services.common.errors import InvalidField
+from services.common.ids import SHA256_PATTERN
+from services.common.limits import MAX_DIM, MAX_MODEL_NAME_CHARS
 
-MAX_DIM = 32_768
-MAX_NAME_CHARS = 200
 # Preprocessing version -> the first version that makes the same vectors of images. Only vectors of images are stored,
 # so a collection stays usable if only the preparation of texts changes.
 IMAGES_AS_OF = {1: 1, 2: 1}
@@ -60,10 +59,10 @@ class Fingerprint:
     @classmethod
     def from_message(cls, message: types_pb2.ModelFingerprint, field: str = "model") -> Fingerprint:
         """Raises InvalidField if a part is missing or malformed."""
-        if not 1 <= len(message.name) <= MAX_NAME_CHARS:
-            raise InvalidField(f"{field}.name", f"must have 1 to {MAX_NAME_CHARS} characters")
+        if not 1 <= len(message.name) <= MAX_MODEL_NAME_CHARS:
+            raise InvalidField(f"{field}.name", f"must have 1 to {MAX_MODEL_NAME_CHARS} characters")
         if not 2 <= message.dim <= MAX_DIM:
             raise InvalidField(f"{field}.dim", f"must be 2 to {MAX_DIM:,}, got {message.dim:,}")
-        if not re.fullmatch("[0-9a-f]{64}", message.checkpoint_sha256):
+        if not SHA256_PATTERN.fullmatch(message.checkpoint_sha256):
             raise InvalidField(f"{field}.checkpoint_sha256", "must be 64 lower-case hexadecimal digits")
         return cls(message.name, message.dim, message.checkpoint_sha256, message.preprocessing_version)

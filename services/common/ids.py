@@ -9,14 +9,17 @@ import unicodedata
 from collections.abc import Sequence
 
 from services.common.errors import InvalidField
+from services.common.limits import (
+    DEFAULT_PAGE_SIZE,
+    MAX_COLLECTION_CHARS,
+    MAX_IDS,
+    MAX_IMAGE_ID_BYTES,
+    MAX_PAGE_SIZE,
+    MAX_PAGE_TOKEN_CHARS,
+)
 
-COLLECTION_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+COLLECTION_PATTERN = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_COLLECTION_CHARS - 1}}}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
-MAX_IMAGE_ID_BYTES = 255
-MAX_IDS = 1000
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
-MAX_PAGE_TOKEN_CHARS = 1024
 
 
 def check_collection(value: str, field: str = "collection") -> str:

@@ -17,14 +17,10 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
-from services.common.image_formats import HEAD_BYTES, image_format
+from services.common.image_formats import FORMATS, HEAD_BYTES, MEDIA_TYPES, image_format
 from services.common.image_repair import repaired
 
 Result = TypeVar("Result")
-# JPEG includes MPO, which phones write. Pillow also reads formats that start other programs (EPS), that are not images
-# (PDF, MPEG), or whose header gives a wrong size (ICO). They are refused here.
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
-MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
 WHITE = (255, 255, 255, 255)
 MAX_16_BITS = 65_535
 # If the brightest value of a float image is at least this, its range is 0..255.
@@ -37,12 +33,14 @@ PROGRESSIVE_BYTES = 6
 # The limit is an argument and is checked below. Pillow's own limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()  # registers all formats, since Pillow refuses names of formats that are not registered
-# The extra `heic` installs it. It is not in the base, since its wheel holds 27 MB of codecs, one of them under the GPL.
+# The extra `heic` brings it.
 with suppress(ImportError):
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False)
-    FORMATS = (*FORMATS, "HEIF")
+
+# Pillow's names of what may be opened here: a format whose extra is not installed is not among them.
+DECODERS = tuple(name for form in FORMATS for name in form.decoders if name in Image.OPEN)
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,9 @@ def open_image(
         with opened(file, max_bytes=max_bytes, max_pixels=max_pixels, field=field) as image:
             if claim is not None:
                 claim(decoding_bytes(image))
-            media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
             image.load()  # so that later errors are not errors of the decoding
             make_upright(image)
-            return OpenedImage(to_rgb(image), media_type)
+            return OpenedImage(to_rgb(image), MEDIA_TYPES[image.format or ""])
 
     return repairing(data, max_pixels, read)
 
@@ -106,9 +103,12 @@ def opened(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> Itera
         raise UnreadableImage(field, "holds no bytes")
     if len(data) > max_bytes:
         raise ImageTooLarge(field, f"has {len(data):,} bytes; the limit is {max_bytes:,}")
-    if "HEIF" not in FORMATS and image_format(data[:HEAD_BYTES]) == "HEIC":
-        raise UnreadableImage(field, "is HEIC, which the services read with the extra heic: pip install '.[heic]'")
-    with decoding(field), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    form = image_format(data[:HEAD_BYTES])
+    if form is not None and form.extra and not set(form.decoders) & set(DECODERS):
+        raise UnreadableImage(
+            field, f"is {form.name}, which the services read with the extra {form.extra}: pip install '.[{form.extra}]'"
+        )
+    with decoding(field), Image.open(io.BytesIO(data), formats=DECODERS) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise ImageTooLarge(field, f"has {width:,} x {height:,} pixels; the limit is {max_pixels:,} in all")

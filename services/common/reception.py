@@ -18,8 +18,9 @@ from grpc import aio
 
 from services.common.budget import ByteBudget, Share
 from services.common.errors import Overloaded, UnreadableRequest
+from services.common.limits import MIB
 from services.common.message_cost import FIELD_BYTES, Shape, cost, shape_of
-from services.common.settings import MIB, ServerSettings
+from services.common.settings import ServerSettings
 from services.common.waiting import Patience, Wait
 
 Context = aio.ServicerContext[Any, Any]

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-MIB = 1024 * 1024
+from services.common.limits import MAX_MESSAGE_BYTES, MIB
 
 
 class ServerSettings(BaseSettings):
@@ -29,8 +29,8 @@ class ServerSettings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of the Prometheus metrics, over HTTP; none by default"
     )
-    max_message_bytes: int = Field(64 * MIB, ge=MIB, description="largest answer, given or taken")
-    max_request_bytes: int = Field(64 * MIB, ge=MIB, description="largest message of a request")
+    max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=MIB, description="largest answer, given or taken")
+    max_request_bytes: int = Field(MAX_MESSAGE_BYTES, ge=MIB, description="largest message of a request")
     max_fields_bytes: int = Field(
         8 * MIB, ge=MIB, description="bytes of one message besides image bytes, lists of texts and vectors"
     )

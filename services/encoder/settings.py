@@ -9,7 +9,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import MIB, ServerSettings
+from services.common.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES, MAX_TEXT_CHARS, MAX_TEXTS, MIB
+from services.common.settings import ServerSettings
 from services.encoder.downloads import Hub
 
 
@@ -46,11 +47,11 @@ class EncoderSettings(ServerSettings):
         "with openvino, if the processor has them",
     )
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that compute and, as many again, that decode")
-    max_texts: int = Field(256, ge=1, le=4096, description="texts of one call")
-    max_text_chars: int = Field(10_000, ge=52, description="characters of one text")
-    max_images: int = Field(64, ge=1, le=1024, description="images of one call")
-    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one image")
-    max_image_pixels: int = Field(64_000_000, ge=1024, description="width times height of one image")
+    max_texts: int = Field(MAX_TEXTS, ge=1, le=4096, description="texts of one call")
+    max_text_chars: int = Field(MAX_TEXT_CHARS, ge=52, description="characters of one text")
+    max_images: int = Field(MAX_IMAGES, ge=1, le=1024, description="images of one call")
+    max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1024, description="bytes of one image")
+    max_image_pixels: int = Field(MAX_IMAGE_PIXELS, ge=1024, description="width times height of one image")
     text_batch: int | None = Field(
         None, ge=1, description="texts that the model takes at once; by default 32 on a CPU, 256 on CUDA"
     )

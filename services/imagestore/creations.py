@@ -104,7 +104,7 @@ def _register(connection: Connection, key: str, collection: str, state: State, k
     }
     changed = creations.c.state if keep else int(state)
     if connection.dialect.name == "sqlite":
-        lite = sqlite_insert(creations).values(row)
-        connection.execute(lite.on_conflict_do_update(index_elements=["creation_id"], set_={"state": changed}))
+        insert = sqlite_insert(creations).values(row)
+        connection.execute(insert.on_conflict_do_update(index_elements=["creation_id"], set_={"state": changed}))
     else:
         connection.execute(mysql_insert(creations).values(row).on_duplicate_key_update(state=changed))

@@ -8,11 +8,15 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table, Text
 from sqlalchemy.dialects import mysql
 
+from services.common.limits import MAX_COLLECTION_CHARS, MAX_IMAGE_ID_BYTES, MAX_MEDIA_TYPE_CHARS
+
 metadata = MetaData()
 # The id of a creation. The column `collection` in the tables of images holds it too.
 
-COLLECTION = String(63).with_variant(mysql.VARCHAR(63, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
-IMAGE_ID = LargeBinary(255).with_variant(mysql.VARBINARY(255), "mysql", "mariadb")
+COLLECTION = String(MAX_COLLECTION_CHARS).with_variant(
+    mysql.VARCHAR(MAX_COLLECTION_CHARS, charset="ascii", collation="ascii_bin"), "mysql", "mariadb"
+)
+IMAGE_ID = LargeBinary(MAX_IMAGE_ID_BYTES).with_variant(mysql.VARBINARY(MAX_IMAGE_ID_BYTES), "mysql", "mariadb")
 SHA256 = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
 JSON_TEXT = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 BYTES = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
@@ -35,7 +39,7 @@ images = Table(
     Column("collection", COLLECTION, primary_key=True),
     Column("image_id", IMAGE_ID, primary_key=True),
     Column("sha256", SHA256, nullable=False),
-    Column("media_type", String(127), nullable=False),
+    Column("media_type", String(MAX_MEDIA_TYPE_CHARS), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),

@@ -28,19 +28,16 @@ from services.common.ids import (
     page_token,
 )
 from services.common.interceptors import Context
+from services.common.limits import CHUNK_BYTES, MAX_BLOBS, MAX_MEDIA_TYPE_CHARS, MAX_WRITE_CHUNK_BYTES, MIB
 from services.common.pages import fitting
-from services.common.settings import MIB
 from services.common.thread_pool import aside
 from services.imagestore.records import Blob, Creation, Info, Upload
 from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
-MAX_BLOBS = 256
-MAX_MEDIA_TYPE_CHARS = 127
 MAX_SIDE_PIXELS = 2**31 - 1
 CREATION_PATTERN = re.compile("C[0-9a-f]{32}")
-CHUNK_BYTES = 256 * 1024
 # Bytes of a message that are reserved for everything except image bytes.
 ANSWER_MARGIN_BYTES = MIB
 
@@ -102,6 +99,8 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
                     raise InvalidField("head", "comes once")
                 head = request.head
             else:
+                if len(request.chunk) > MAX_WRITE_CHUNK_BYTES:
+                    raise InvalidField("chunk", f"must have at most {MAX_WRITE_CHUNK_BYTES:,} bytes")
                 if len(data) + len(request.chunk) > self._max_image_bytes:
                     raise ImageTooLarge("chunk", f"the image has more than {self._max_image_bytes:,} bytes")
                 share.grow(len(request.chunk))

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from services.common.settings import MIB
+from services.common.limits import MIB
 from tests.fuzz.attempts import Attempt, Ending
 from tests.fuzz.contract import PORT_OFFSETS, parsed
 from tests.support.system import Refusal, System, refusal

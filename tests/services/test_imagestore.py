@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, make_url, text
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
 from services.common.channels import open_channel
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests.support import servers

@@ -14,7 +14,7 @@ from grpc import aio
 from PIL import Image
 
 from protos import imagestore_pb2 as pb
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.imagestore.thumbnails import make_thumbnail
 from tests.services.test_imagestore import put, serving
 from tests.support.images import drawn, encoded

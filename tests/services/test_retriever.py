@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.retriever.__main__ import running
 from services.retriever.milvus.idle_flush import IDLE_SECONDS
 from services.retriever.milvus.lite import Lite

@@ -23,7 +23,7 @@ from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
 from services.common.channels import open_channel
 from services.common.errors import UnreadableAnswer
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests.support.system import Refusal, refusal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import re
@@ -23,26 +22,6 @@ from tests.support.images import gallery
 from tests.support.system import System
 
 READMES = ("README.md", "README.zh-CN.md")
-
-
-def imported(path: Path) -> set[str]:
-    """The modules that a file imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def test_a_service_imports_no_other_service(project: Path) -> None:
-    parts = ("services.encoder", "services.retriever", "services.imagestore", "gateway", "cli", "services.common")
-    for part in parts:
-        others = tuple(other for other in parts if other not in (part, "services.common"))
-        for path in (project / part.replace(".", "/")).rglob("*.py"):
-            strangers = {name for name in imported(path) if name.startswith(others)}
-            assert not strangers, f"{path}: {strangers}"
 
 
 def test_the_gateway_and_the_command_line_need_no_store_and_no_model() -> None:
