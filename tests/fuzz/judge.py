@@ -59,7 +59,7 @@ def _of_status(attempt: Attempt, error: Refusal) -> str:
     if error.code is grpc.StatusCode.INVALID_ARGUMENT and not error.fields and not whole:
         return "INVALID_ARGUMENT that names no field"
     texts = (error.message, *error.metadata.values())
-    return _of_texts(texts) or _of_valid(attempt, code, error.reason)
+    return _of_texts(attempt, texts) or _of_valid(attempt, code, error.reason)
 
 
 def _of_item(attempt: Attempt, item: types_pb2.ItemError) -> str:
@@ -73,13 +73,15 @@ def _of_item(attempt: Attempt, item: types_pb2.ItemError) -> str:
         return f"UNAVAILABLE {reason} for what the caller did"
     if reason not in REASONS:
         return f"{code} without a reason"
-    return _of_texts((item.message,)) or _of_valid(attempt, code, reason)
+    return _of_texts(attempt, (item.message,)) or _of_valid(attempt, code, reason)
 
 
-def _of_texts(texts: tuple[str, ...]) -> str:
+def _of_texts(attempt: Attempt, texts: tuple[str, ...]) -> str:
+    sent = b"".join(attempt.frames)
     for text in texts:
-        if found := INSIDE.search(text):
-            return f"the message tells of the service's inside: {found.group()}"
+        internals = [found for found in INSIDE.findall(text) if found.encode() not in sent]
+        if internals:
+            return f"the message shows internals of the service: {internals[0]}"
         if len(text) > MESSAGE_CHARS:
             return f"the message has more than {MESSAGE_CHARS:,} characters"
     return ""
