@@ -16,7 +16,7 @@ from google.protobuf import struct_pb2
 
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
-from gateway.upstreams.encoding import batches, encode_patiently
+from gateway.upstreams.encoding import batches, encode_for
 from protos import imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import CollectionNotFound, ModelMismatch, WentuError
 from services.common.fingerprint import Fingerprint
@@ -177,19 +177,13 @@ class Agreement:
     async def _encode(self, model: Fingerprint, images: Sequence[StoredImage], made: Made) -> Errors:
         """Completes the vectors of `model` in `made`."""
         vectors = made.setdefault(model, Vectors())
-        missing = [image for image in images if image.image_id not in vectors.embeddings]
-        errors: Errors = {}
-        for batch in batches(missing, lambda image: len(image.data), self._settings):
-            encoded = await encode_patiently(self._clients, model, [image.data for image in batch])
-            if not (made_by := Fingerprint.from_message(encoded.model)).fits(model):
-                raise ModelMismatch(self._collection, str(model), str(made_by))
-            vectors.precision = encoded.precision
-            for image, result in zip(batch, encoded.results, strict=True):
-                if result.WhichOneof("outcome") == "error":
-                    errors[image.image_id] = from_item_error(result.error, f"image {image.image_id!r}")
-                else:
-                    vectors.embeddings[image.image_id] = result.embedding
-        return errors
+        missing = {image.image_id: image.data for image in images if image.image_id not in vectors.embeddings}
+        if not missing:
+            return {}
+        encoded = await encode_for(self._clients, self._settings, self._collection, model, missing)
+        vectors.precision = encoded.precision
+        vectors.embeddings |= {image_id: result.embedding for image_id, result in encoded.results.items()}
+        return {image_id: from_item_error(error, f"image {image_id!r}") for image_id, error in encoded.failed.items()}
 
     def _request(
         self, model: Fingerprint, images: Sequence[StoredImage], vectors: Vectors
