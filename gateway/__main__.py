@@ -24,6 +24,7 @@ from gateway.search.searcher import Searcher
 from gateway.settings import GatewaySettings
 from gateway.status import Status
 from gateway.upstreams.clients import Clients
+from gateway.upstreams.limits import LimitsWatch
 from gateway.upstreams.upstream import Upstream
 from services.common import server
 from services.common.health import Check
@@ -53,6 +54,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         repairs = Repairs(reconciler)
         stack.push_async_callback(repairs.close)
         clients.unfinished = repairs.ask
+        stack.push_async_callback(LimitsWatch(clients, settings).close)
         counter = Counter(clients, metrics, settings.count_seconds)
         stack.push_async_callback(counter.close)
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)
@@ -62,7 +64,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ImageServicer(clients, Images(clients, settings), settings, notes).add_to,
             service.CollectionServicer(Collections(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
-                Status(clients, counter, f"{settings.host}:{settings.port}"),
+                Status(clients, counter, settings),
                 reconciler,
                 Reembedder(clients, settings),
                 exporting.Exporter(clients, settings),

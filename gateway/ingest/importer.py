@@ -74,7 +74,7 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Images of a collection of `model` that have vectors: `known` ones, which it had already, and those just `made`."""
+    """Images with vectors of the collection's `model`: `known` ones, which it had already, and those just `made`."""
 
     collection: retriever_pb2.VectorCollection
     model: Fingerprint

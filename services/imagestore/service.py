@@ -28,7 +28,13 @@ from services.common.ids import (
     page_token,
 )
 from services.common.interceptors import Context
-from services.common.limits import CHUNK_BYTES, MAX_BLOBS, MAX_MEDIA_TYPE_CHARS, MAX_WRITE_CHUNK_BYTES, MIB
+from services.common.limits import (
+    CHUNK_BYTES,
+    MAX_BLOBS,
+    MAX_MEDIA_TYPE_CHARS,
+    MAX_WRITE_CHUNK_BYTES,
+    MESSAGE_MARGIN_BYTES,
+)
 from services.common.pages import fitting
 from services.common.thread_pool import aside
 from services.imagestore.records import Blob, Creation, Info, Upload
@@ -38,15 +44,13 @@ from services.imagestore.thumbnails import describe_thumbnail
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
 MAX_SIDE_PIXELS = 2**31 - 1
 CREATION_PATTERN = re.compile("C[0-9a-f]{32}")
-# What is left of a message for all that is not bytes of images.
-ANSWER_MARGIN_BYTES = MIB
 
 
 class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
     def __init__(self, store: BlobStore) -> None:
         self._store = store
         self._max_image_bytes = store.settings.max_image_bytes
-        self._max_answer_bytes = store.settings.max_message_bytes - ANSWER_MARGIN_BYTES
+        self._max_answer_bytes = store.settings.max_message_bytes - MESSAGE_MARGIN_BYTES
 
     def add_to(self, server: aio.Server) -> None:
         imagestore_pb2_grpc.add_ImageStoreServiceServicer_to_server(self, server)
@@ -152,6 +156,7 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
             store_version=database.version,
             version=__version__,
             max_image_bytes=self._max_image_bytes,
+            messages=self._store.settings.message_limits(),
         )
 
     def _uploads(self, request: pb.PutBlobsRequest) -> list[Upload]:

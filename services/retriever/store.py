@@ -218,11 +218,12 @@ class VectorStore:
         consistency: Consistency,
     ) -> AsyncIterator[list[Record]]:
         """Records after the id `last`, in order, up to `size` at a time; a page may be empty although others follow."""
-        comparing = self._compares(where)
-        asked = None if comparing else where
+        asked = None if self._compares(where) else where
         while records := await self.catalog.on(found, self._backend.page, last, size, asked, with_vectors, consistency):
             last = records[-1].image_id
-            yield [record for record in records if matches(where, record.attributes)] if comparing else records
+            if self._compares(where):
+                records = [record for record in records if matches(where, record.attributes)]
+            yield records
 
     def _compares(self, where: Condition | None) -> TypeGuard[Condition]:
         """Whether records are compared with the condition here, because the backend cannot."""

@@ -83,7 +83,9 @@ async def test_attributes_come_back_as_they_were(stub: Stub) -> None:
 
 
 async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) -> None:
-    settings = ImageStoreSettings(port=0, database=SecretStr(str(tmp_path / "images.db")), max_message_bytes=2 * MIB)
+    settings = ImageStoreSettings(
+        port=0, database=SecretStr(str(tmp_path / "images.db")), max_message_bytes=2 * MIB, max_image_bytes=MIB
+    )
     async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
         for number in range(40):
@@ -102,7 +104,7 @@ async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) 
 
 
 async def test_images_that_one_answer_cannot_take_are_refused(database: str) -> None:
-    async with serving(database, max_message_bytes=2 * MIB) as stub:
+    async with serving(database, max_message_bytes=2 * MIB, max_image_bytes=MIB) as stub:
         await stub.DropBlobs(pb.DropBlobsRequest(collection="c"))
         sizes = {"a": 700_000, "b": 10, "c": 300_000, "d": 700_000, "e": 60_000}
         images = {image_id: os.urandom(size) for image_id, size in sizes.items()}
