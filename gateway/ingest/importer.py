@@ -26,25 +26,16 @@ from services.common.errors import (
     CollectionNotFound,
     ImageExists,
     ImageTooLarge,
-    InvalidField,
     ModelMismatch,
     NotImplementedYet,
     UnreadableImage,
     WentuError,
 )
 from services.common.fingerprint import Fingerprint, check_same_precision
-from services.common.ids import check_image_id
+from services.common.ids import check_image_id, check_known
 from services.common.thread_pool import aside
 from services.common.wire_errors import from_item_error
 
-_CHOICES = frozenset(
-    {
-        types_pb2.IF_EXISTS_UNSPECIFIED,
-        types_pb2.IF_EXISTS_REPLACE,
-        types_pb2.IF_EXISTS_SKIP,
-        types_pb2.IF_EXISTS_FAIL,
-    }
-)
 _KEEPING = frozenset({types_pb2.IF_EXISTS_SKIP, types_pb2.IF_EXISTS_FAIL})
 
 
@@ -91,8 +82,7 @@ def failed(error: WentuError) -> Outcome:
 
 
 def check_if_exists(value: types_pb2.IfExists.ValueType, field: str) -> None:
-    if value not in _CHOICES:
-        raise InvalidField(field, f"{value} is no choice")
+    check_known(value, types_pb2.IfExists, field)
 
 
 class Importer:

@@ -22,6 +22,7 @@ from services.common.ids import (
     check_distinct,
     check_image_id,
     check_image_ids,
+    check_known,
     check_range,
     page_size,
     page_start,
@@ -37,12 +38,17 @@ from services.common.limits import (
 )
 from services.common.pages import fitting
 from services.common.thread_pool import aside
-from services.imagestore.records import Blob, Creation, Info, Upload
+from services.imagestore.records import Blob, Creation, Info, Rendition, Upload
 from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
 MAX_SIDE_PIXELS = 2**31 - 1
+RENDITIONS = {
+    types_pb2.RENDITION_UNSPECIFIED: Rendition.ORIGINAL,
+    types_pb2.RENDITION_ORIGINAL: Rendition.ORIGINAL,
+    types_pb2.RENDITION_THUMBNAIL: Rendition.THUMBNAIL,
+}
 CREATION_PATTERN = re.compile("C[0-9a-f]{32}")
 
 
@@ -79,11 +85,12 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         return _answer(blobs, self._max_answer_bytes)
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
-        thumbnail = request.rendition == types_pb2.RENDITION_THUMBNAIL
+        check_known(request.rendition, types_pb2.Rendition, "rendition")
+        rendition = RENDITIONS[request.rendition]
         share = _until_done(context, self._store.answer())
-        blob = await self._store.one(_creation(request), check_image_id(request.image_id), thumbnail, share)
-        data = blob.thumbnail if thumbnail else blob.data
-        yield pb.ReadBlobResponse(info=_thumbnail_message(blob.info, data) if thumbnail else _message(blob.info))
+        info, data = await self._store.one(_creation(request), check_image_id(request.image_id), rendition, share)
+        original = rendition is Rendition.ORIGINAL
+        yield pb.ReadBlobResponse(info=_message(info) if original else _thumbnail_message(info, data))
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.ReadBlobResponse(chunk=data[start : start + CHUNK_BYTES])
 

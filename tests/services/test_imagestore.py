@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, make_url, text
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
 from services.common.channels import open_channel
-from services.common.limits import MIB
+from services.common.limits import CHUNK_BYTES, MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests.support import servers
@@ -200,7 +200,15 @@ async def test_streams_in_chunks_with_a_checksum(stub: Stub) -> None:
     parts = [part async for part in stub.ReadBlob(pb.ReadBlobRequest(collection="c", image_id="big"))]
     assert parts[0].info.sha256 == digest
     assert b"".join(part.chunk for part in parts[1:]) == data
-    assert max(len(part.chunk) for part in parts) <= 256 * 1024
+    assert max(len(part.chunk) for part in parts) <= CHUNK_BYTES
+    head = pb.WriteBlobRequest(head=pb.WriteBlobHead(collection="c", blob=pb.BlobUpload(image_id="big")))
+    with pytest.raises(aio.AioRpcError) as caught:
+        await stub.WriteBlob(iter([head, pb.WriteBlobRequest(chunk=bytes(MIB + 1))]))
+    assert refusal(caught.value).reason == "INVALID_FIELD"
+    with pytest.raises(aio.AioRpcError) as caught:
+        await anext(aiter(stub.ReadBlob(pb.ReadBlobRequest(collection="c", image_id="big", rendition=7))))  # type: ignore[arg-type]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "rendition: 7 is not a value of Rendition" in (caught.value.details() or "")
 
 
 async def test_thumbnails_are_made_once_and_go_with_their_content(stub: Stub) -> None:

@@ -135,3 +135,21 @@ async def test_a_disagreement_is_logged_once_and_an_upstream_that_is_down_is_ask
     answers["imagestore"] = small
     assert await looked() == (True, [("imagestore", "max_image_bytes")])
     await watch.close()
+
+
+async def test_the_image_store_is_asked_for_any_number_of_ids() -> None:
+    asked: list[int] = []
+
+    async def get_blobs(request: imagestore_pb2.GetBlobsRequest, **options: Any) -> imagestore_pb2.GetBlobsResponse:
+        asked.append(len(request.image_ids))
+        infos = [types_pb2.ImageInfo(image_id=image_id) for image_id in request.image_ids]
+        return imagestore_pb2.GetBlobsResponse(blobs=[imagestore_pb2.Blob(info=info) for info in infos])
+
+    clients = Clients(GatewaySettings())
+    clients._imagestore = SimpleNamespace(GetBlobs=get_blobs)  # type: ignore[assignment]
+    ids = [f"{number:04}" for number in range(2 * MAX_IDS + 1)]
+    blobs = await clients.get_blobs("c", ids, creation_id="")
+    assert [blob.info.image_id for blob in blobs] == ids
+    assert asked == [MAX_IDS, MAX_IDS, 1]
+    assert await clients.get_blobs("c", [], creation_id="") == []
+    await clients.close()
