@@ -15,8 +15,8 @@ from gateway.maintenance.counting import Counter
 from gateway.maintenance.reconciler import Reconciler
 from gateway.maintenance.reembedder import Reembedder
 from gateway.maintenance.repairs import Repairs
-from gateway.maintenance.snapshots import snapshot_exporter as exporting
-from gateway.maintenance.snapshots import snapshot_importer as importing
+from gateway.maintenance.snapshots.snapshot_exporter import SnapshotExporter
+from gateway.maintenance.snapshots.snapshot_importer import SnapshotImporter
 from gateway.metrics import GatewayMetrics
 from gateway.precision import PrecisionNotes
 from gateway.search.scorer import Scorer
@@ -67,8 +67,8 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
                 Status(clients, counter, settings),
                 reconciler,
                 Reembedder(clients, settings),
-                exporting.Exporter(clients, settings),
-                importing.Importer(clients, settings),
+                SnapshotExporter(clients, settings),
+                SnapshotImporter(clients, settings),
             ).add_to,
         ]
         checks = {

@@ -38,14 +38,14 @@ _NOISES = ((1, 8, 1.0), (1, 4, 1.0), (3, 8, 1.0), (1, 8, 0.2), (5, 8, 1.0), (1, 
 
 
 @dataclass(frozen=True)
-class Agreement:
+class CosineAgreement:
     """Cosine similarities of vectors to those that they should be."""
 
     least: float
     mean: float
 
     @classmethod
-    def of(cls, vectors: Vectors, reference: Vectors) -> Agreement:
+    def of(cls, vectors: Vectors, reference: Vectors) -> CosineAgreement:
         """Both [n, dim], of unit vectors. NaN if any of them is not a number."""
         cosines = np.minimum((vectors.astype(np.float64) * reference).sum(axis=1), 1.0)
         return cls(float(cosines.min()), float(cosines.mean()))
@@ -58,8 +58,8 @@ class Agreement:
 class Fidelity:
     """Of one engine in one precision."""
 
-    texts: Agreement
-    images: Agreement
+    texts: CosineAgreement
+    images: CosineAgreement
 
     @property
     def suffices(self) -> bool:
@@ -112,7 +112,7 @@ def measure(engine: Engine, resolution: int, reference: Reference) -> Fidelity:
     """Computes the built-in inputs by `engine`, texts one by one, images together."""
     texts = np.concatenate([engine.encode_texts(ids) for ids in built_in_texts()])
     images = engine.encode_images(built_in_images(resolution))
-    return Fidelity(Agreement.of(texts, reference.texts), Agreement.of(images, reference.images))
+    return Fidelity(CosineAgreement.of(texts, reference.texts), CosineAgreement.of(images, reference.images))
 
 
 def first_faithful(
