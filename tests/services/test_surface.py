@@ -21,8 +21,9 @@ from pydantic import SecretStr
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
+from services.common.calls import calling
 from services.common.channels import open_channel
-from services.common.errors import UnreadableAnswer
+from services.common.errors import AnswerTooLarge, UnreadableAnswer
 from services.common.limits import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
@@ -267,3 +268,21 @@ async def test_real_clients_of_reflection(port: int) -> None:
     )
     for protocol in ("grpc-v1", "grpc-v1alpha"):
         assert "wentu.v1.ImageStoreService/PutBlobs" in await output(*buf, "--reflect-protocol", protocol)
+
+
+async def test_an_answer_that_the_channel_does_not_take_is_too_large() -> None:
+    """As gRPC itself says it, on a real channel: it has no details."""
+
+    async def large(request: bytes, context: object) -> bytes:
+        return bytes(2000)
+
+    server = aio.server()
+    method = grpc.unary_unary_rpc_method_handler(large)  # type: ignore[arg-type]
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.B", {"C": method}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", 1000)]) as channel:
+        with pytest.raises(AnswerTooLarge, match="the answer of retriever is larger"):
+            async with calling("retriever"):
+                await channel.unary_unary("/a.B/C")(b"")
+    await server.stop(None)
