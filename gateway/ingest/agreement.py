@@ -64,10 +64,10 @@ class Agreement:
 
     async def collection(self, fresh: bool = False) -> retriever_pb2.VectorCollection:
         """The collection and the model whose vectors serve. Raises CollectionNotFound if it was created again."""
-        found = await self._clients.known_collection(self._collection, fresh)
-        if found.creation_id != self._creation_id:
+        current = await self._clients.known_collection(self._collection, fresh)
+        if current.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
-        return found
+        return current
 
     async def _model(self, fresh: bool) -> Fingerprint:
         return Fingerprint.from_message((await self.collection(fresh)).model)
@@ -104,8 +104,8 @@ class Agreement:
                     self._collection, sorted(wrote), creation_id=self._creation_id
                 )
             }
-            gone = [each for each, revision in wrote.items() if revision is not None and each not in blobs]
-            other = [blob.info for each, blob in blobs.items() if wrote[each] != blob.revision]
+            gone = [image_id for image_id, revision in wrote.items() if revision is not None and image_id not in blobs]
+            other = [blob.info for image_id, blob in blobs.items() if wrote[image_id] != blob.revision]
             again: dict[str, int | None] = dict.fromkeys(gone)
             if gone:
                 await self.delete_first(gone)
@@ -128,7 +128,7 @@ class Agreement:
         wrote: dict[str, int | None] = dict.fromkeys(image_ids, UNKNOWN)
         wrote |= {image.image_id: image.revision for image in images}
         # What cannot be encoded would be tried for ever.
-        return {each: revision for each, revision in wrote.items() if each not in errors}, errors
+        return {image_id: revision for image_id, revision in wrote.items() if image_id not in errors}, errors
 
     async def _stored(self, blobs: Sequence[imagestore_pb2.Blob]) -> list[StoredImage]:
         """Images of which nobody said the attributes keep those of their vectors."""

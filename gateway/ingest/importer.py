@@ -148,8 +148,8 @@ class Importer:
         if not images:
             return []
         image_ids = [image.image_id for image in images]
-        found = await self._clients.get_blobs(self._collection, image_ids, creation_id=self._creation_id)
-        stored = {blob.info.image_id: blob.info for blob in found}
+        blobs = await self._clients.get_blobs(self._collection, image_ids, creation_id=self._creation_id)
+        stored = {blob.info.image_id: blob.info for blob in blobs}
         complete = await self._complete(stored) if self._if_exists in _KEEPING else set()
         wanted = [image for image in images if image.image_id not in complete]
         done = await self._written(wanted, stored) if wanted else {}
@@ -159,11 +159,13 @@ class Importer:
         """Those of the stored ids that need nothing more: searchable, by a vector of these very bytes."""
         if not stored:
             return set()
-        found = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
-        if found.creation_id != self._creation_id:
+        vectors = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
+        if vectors.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
         return {
-            record.image_id for record in found.records if record.content_sha256 in ("", stored[record.image_id].sha256)
+            record.image_id
+            for record in vectors.records
+            if record.content_sha256 in ("", stored[record.image_id].sha256)
         }
 
     def _kept(self, image_id: str) -> Outcome:

@@ -278,12 +278,13 @@ async def test_an_answer_that_the_channel_does_not_take_is_too_large() -> None:
         return bytes(2000)
 
     server = aio.server()
-    method = grpc.unary_unary_rpc_method_handler(large)  # type: ignore[arg-type]
+    method: Any = grpc.unary_unary_rpc_method_handler(large)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.B", {"C": method}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", 1000)]) as channel:
+        call: Any = channel.unary_unary("/a.B/C")
         with pytest.raises(AnswerTooLarge, match="the answer of retriever is larger"):
             async with calling("retriever"):
-                await channel.unary_unary("/a.B/C")(b"")
+                await call(b"")
     await server.stop(None)
