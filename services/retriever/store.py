@@ -219,7 +219,6 @@ class VectorStore:
     ) -> AsyncIterator[list[Record]]:
         """Records after the id `last`, in order, up to `size` at a time; a page may be empty although others follow."""
         asked = None if self._compares(where) else where
-        read = self._backend.page
         while records := await self.catalog.on(
             current, self._backend.page, last, size, asked, with_vectors, consistency
         ):
