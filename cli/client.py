@@ -50,9 +50,8 @@ class Client:
         self.collections = search_pb2_grpc.CollectionServiceStub(self.channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
 
-    def read_image(self, collection: str, image_id: str, *, thumbnail: bool) -> bytes:
+    def read_image(self, collection: str, image_id: str, rendition: types_pb2.Rendition.ValueType) -> bytes:
         """The bytes of one image. Raises CommandError if fewer come than the gateway announced."""
-        rendition = types_pb2.RENDITION_THUMBNAIL if thumbnail else types_pb2.RENDITION_ORIGINAL
         request = pb.GetImageRequest(collection=collection, image_id=image_id, rendition=rendition)
         size, chunks = 0, []
         for part in self.images.GetImage(request, timeout=TIMEOUT_SECONDS):

@@ -10,14 +10,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from cli.sources import Source
 from cli.terminal import console, warn
-from cli.upload import Report
+from cli.upload import ImportReport
 
 LINE_SECONDS = 10.0
 LINE_SHARE = 0.1
 
 
 @contextmanager
-def shown(source: Source, report: Report) -> Iterator[Callable[[], None]]:
+def shown(source: Source, report: ImportReport) -> Iterator[Callable[[], None]]:
     """Yields what to call after each outcome."""
     if console.is_terminal:
         yield from _bar(source, report)
@@ -25,7 +25,7 @@ def shown(source: Source, report: Report) -> Iterator[Callable[[], None]]:
         yield _lines(source, report)
 
 
-def _bar(source: Source, report: Report) -> Iterator[Callable[[], None]]:
+def _bar(source: Source, report: ImportReport) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(markup=False))
     with Progress(
         *columns, TextColumn("{task.fields[counts]}", markup=False), TimeRemainingColumn(), console=console
@@ -39,7 +39,7 @@ def _bar(source: Source, report: Report) -> Iterator[Callable[[], None]]:
         show()
 
 
-def _lines(source: Source, report: Report) -> Callable[[], None]:
+def _lines(source: Source, report: ImportReport) -> Callable[[], None]:
     last_time, last_share = time.monotonic(), 0.0
 
     def show() -> None:
@@ -53,6 +53,6 @@ def _lines(source: Source, report: Report) -> Callable[[], None]:
     return show
 
 
-def _counts(report: Report) -> str:
+def _counts(report: ImportReport) -> str:
     failed = f", {report.failure_count:,} failed" if report.failure_count else ""
     return f"{report.counts.total():,} images, {report.images_per_second():,.0f} images/s{failed}"

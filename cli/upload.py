@@ -35,7 +35,7 @@ MAX_FAILURES_KEPT = 20
 
 
 @dataclass
-class Report:
+class ImportReport:
     """How an import went so far: a count per word, and why failures failed. `file` takes each failure as JSON."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -100,7 +100,7 @@ def send(
     items: Iterable[Item],
     collection: str,
     if_exists: types_pb2.IfExists.ValueType,
-    report: Report,
+    report: ImportReport,
     show: Callable[[], None],
 ) -> None:
     """Streams the items to the gateway and puts the outcomes into `report` as they come, calling `show` after each.
@@ -122,7 +122,7 @@ def _requests(
     items: Iterable[Item],
     collection: str,
     if_exists: types_pb2.IfExists.ValueType,
-    report: Report,
+    report: ImportReport,
     sent: dict[int, SourceImage],
 ) -> Iterator[pb.AddImagesRequest]:
     yield pb.AddImagesRequest(options=pb.AddImagesOptions(collection=collection, if_exists=if_exists))

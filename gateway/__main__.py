@@ -15,8 +15,8 @@ from gateway.maintenance.counting import Counter
 from gateway.maintenance.reconciler import Reconciler
 from gateway.maintenance.reembedder import Reembedder
 from gateway.maintenance.repairs import Repairs
-from gateway.maintenance.snapshots import snapshot_exporter as exporting
-from gateway.maintenance.snapshots import snapshot_importer as importing
+from gateway.maintenance.snapshots.snapshot_exporter import SnapshotExporter
+from gateway.maintenance.snapshots.snapshot_importer import SnapshotImporter
 from gateway.metrics import GatewayMetrics
 from gateway.precision import PrecisionNotes
 from gateway.search.scorer import Scorer
@@ -24,6 +24,7 @@ from gateway.search.searcher import Searcher
 from gateway.settings import GatewaySettings
 from gateway.status import Status
 from gateway.upstreams.clients import Clients
+from gateway.upstreams.limits import LimitsWatch
 from gateway.upstreams.upstream import Upstream
 from services.common import server
 from services.common.health import Check
@@ -53,6 +54,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         repairs = Repairs(reconciler)
         stack.push_async_callback(repairs.close)
         clients.unfinished = repairs.ask
+        stack.push_async_callback(LimitsWatch(clients, settings).close)
         counter = Counter(clients, metrics, settings.count_seconds)
         stack.push_async_callback(counter.close)
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)
@@ -62,11 +64,11 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ImageServicer(clients, Images(clients, settings), settings, notes).add_to,
             service.CollectionServicer(Collections(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
-                Status(clients, counter, f"{settings.host}:{settings.port}"),
+                Status(clients, counter, settings),
                 reconciler,
                 Reembedder(clients, settings),
-                exporting.Exporter(clients, settings),
-                importing.Importer(clients, settings),
+                SnapshotExporter(clients, settings),
+                SnapshotImporter(clients, settings),
             ).add_to,
         ]
         checks = {

@@ -10,7 +10,7 @@ from gateway.upstreams.clients import Clients
 from protos import retriever_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.errors import CollectionNotFound, ImageNotFound, InvalidField, WentuError
-from services.common.ids import check_collection, check_image_id, check_image_ids
+from services.common.ids import check_collection, check_image_id, check_image_ids, check_known
 from services.common.limits import MAX_PAGE_SIZE
 
 
@@ -24,8 +24,7 @@ class Images:
     async def read(self, request: pb.GetImageRequest) -> AsyncIterator[pb.GetImageResponse]:
         """First the info, then chunks. Works without the retriever. Raises ImageNotFound, CollectionNotFound."""
         collection, image_id = check_collection(request.collection), check_image_id(request.image_id)
-        if request.rendition not in types_pb2.Rendition.values():
-            raise InvalidField("rendition", f"{request.rendition} is no rendition")
+        check_known(request.rendition, types_pb2.Rendition, "rendition")
         try:
             async for part in self._clients.read_blob(collection, image_id, request.rendition):
                 if part.WhichOneof("part") == "info":

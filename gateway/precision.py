@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Literal
 
 from gateway.metrics import GatewayMetrics
-from protos import retriever_pb2
 from protos import search_pb2 as pb
 from services.common.errors import PrecisionMismatch
+from services.common.fingerprint import precisions_differ
 
 Operation = Literal["search", "import"]
 
@@ -22,7 +22,7 @@ class PrecisionNotes:
 
     def of(self, collection_precision: str, precision: str, operation: Operation) -> list[pb.Note.ValueType]:
         """The notes on one search or one image; none if the two are the same, or if one of them is unknown."""
-        if not collection_precision or not precision or collection_precision == precision:
+        if not precisions_differ(collection_precision, precision):
             return []
         self._mismatches.labels(operation).inc()
         return [pb.NOTE_PRECISION_MISMATCH]
@@ -35,10 +35,3 @@ class PrecisionNotes:
         except PrecisionMismatch:
             self._mismatches.labels(operation).inc(count)
             raise
-
-
-def check_strict(collection: retriever_pb2.VectorCollection, precision: str) -> None:
-    """Raises PrecisionMismatch if the collection refuses vectors in `precision`. Empty is unknown, and passes."""
-    own = collection.precision
-    if collection.strict_precision and own and precision and own != precision:
-        raise PrecisionMismatch(collection.collection, own, precision)

@@ -12,8 +12,8 @@ from gateway.ingest.importer import Importer, Outcome, check_if_exists
 from gateway.ingest.pipeline import Finished, Pipeline
 from gateway.maintenance.reconciler import Reconciler
 from gateway.maintenance.reembedder import Reembedder
-from gateway.maintenance.snapshots import snapshot_exporter as exporting
-from gateway.maintenance.snapshots import snapshot_importer as snapshot_importing
+from gateway.maintenance.snapshots.snapshot_exporter import SnapshotExporter
+from gateway.maintenance.snapshots.snapshot_importer import SnapshotImporter
 from gateway.precision import PrecisionNotes
 from gateway.search.scorer import Scorer
 from gateway.search.searcher import Searcher
@@ -133,8 +133,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         status: Status,
         reconciler: Reconciler,
         reembedder: Reembedder,
-        exporter: exporting.Exporter,
-        importer: snapshot_importing.Importer,
+        exporter: SnapshotExporter,
+        importer: SnapshotImporter,
     ) -> None:
         self._status = status
         self._reconciler = reconciler

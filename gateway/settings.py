@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.limits import MAX_GATEWAY_REQUEST_BYTES, MAX_IMAGE_BYTES, MAX_IMAGES, MIB
-from services.common.settings import ServerSettings
+from services.common.settings import ServerSettings, check_takes_image
 
 
 class GatewaySettings(ServerSettings):
@@ -46,3 +48,11 @@ class GatewaySettings(ServerSettings):
     import_batch_bytes: int = Field(16 * MIB, ge=MIB, le=32 * MIB, description="bytes that go through together")
     import_workers: int = Field(3, ge=1, le=32, description="batches of one import under way at once")
     import_waiting: int = Field(128, ge=1, description="images of one import that may wait; the stream pauses then")
+
+    @model_validator(mode="after")
+    def _one_image_fits(self) -> Self:
+        """An image of the largest size must come through."""
+        check_takes_image(
+            self.max_image_bytes, max_request_bytes=self.max_request_bytes, max_message_bytes=self.max_message_bytes
+        )
+        return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from gateway.maintenance.counting import Counter
+from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
+from gateway.upstreams.limits import limit_warnings
 from gateway.upstreams.upstream import Upstream
 from protos import admin_pb2 as pb
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
@@ -26,14 +28,17 @@ SERVICES = {
 class Status:
     """Asks each service for its health and for what it is."""
 
-    def __init__(self, clients: Clients, counter: Counter, own_address: str) -> None:
+    def __init__(self, clients: Clients, counter: Counter, settings: GatewaySettings) -> None:
         self._clients = clients
         self._counter = counter
-        self._own_address = own_address
+        self._settings = settings
 
     async def get(self) -> pb.GetStatusResponse:
         own = pb.ServiceStatus(
-            name="gateway", address=self._own_address, health=pb.SERVICE_HEALTH_SERVING, version=__version__
+            name="gateway",
+            address=f"{self._settings.host}:{self._settings.port}",
+            health=pb.SERVICE_HEALTH_SERVING,
+            version=__version__,
         )
         others = await asyncio.gather(*(self._one(dependency) for dependency in self._clients.all))
         differences = [
@@ -61,14 +66,17 @@ class Status:
                 status.version, status.detail = model.version, f"{model.engine} on {model.device}, {model.precision}"
                 status.model.CopyFrom(model.model)
                 status.precision = model.precision
+                status.limit_warnings.extend(limit_warnings(self._settings, model))
                 if model.HasField("fidelity"):
                     status.fidelity.CopyFrom(model.fidelity)
         if dependency is self._clients.retriever:
             vectors = await self._clients.get_vector_store()
             status.version, status.detail = vectors.version, f"{vectors.kind} {vectors.store_version}"
+            status.limit_warnings.extend(limit_warnings(self._settings, vectors))
         elif dependency is self._clients.imagestore:
             blobs = await self._clients.get_blob_store()
             status.version, status.detail = blobs.version, f"{blobs.kind} {blobs.store_version}"
+            status.limit_warnings.extend(limit_warnings(self._settings, blobs))
 
     async def _collections(self) -> int:
         count, token = 0, ""

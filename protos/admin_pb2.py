@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from protos import types_pb2 as protos_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/admin.proto\x12\x08wentu.v1\x1a\x12protos/types.proto\"\x12\n\x10GetStatusRequest\"\x88\x01\n\x11GetStatusResponse\x12)\n\x08services\x18\x01 \x03(\x0b\x32\x17.wentu.v1.ServiceStatus\x12\x18\n\x10\x63ollection_count\x18\x02 \x01(\x04\x12.\n\x0b\x64ifferences\x18\x03 \x03(\x0b\x32\x19.wentu.v1.StoreDifference\"P\n\x0fStoreDifference\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x04\x12\x14\n\x0cvector_count\x18\x03 \x01(\x04\"\xe1\x01\n\rServiceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\'\n\x06health\x18\x03 \x01(\x0e\x32\x17.wentu.v1.ServiceHealth\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12)\n\x05model\x18\x06 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x11\n\tprecision\x18\x07 \x01(\t\x12)\n\x08\x66idelity\x18\x08 \x01(\x0b\x32\x17.wentu.v1.ModelFidelity\"O\n\x10ReconcileRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0eremove_orphans\x18\x03 \x01(\x08\"\xaf\x01\n\x11ReconcileResponse\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.wentu.v1.FindingKind\x12\x10\n\x08repaired\x18\x03 \x01(\x08\x12\"\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.wentu.v1.ItemError\x12\x15\n\rchecked_count\x18\x05 \x01(\x04\x12\x16\n\x0eleftover_count\x18\x0f \x01(\x04\"$\n\x0eReembedRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"M\n\x0fReembedResponse\x12\x12\n\ndone_count\x18\x01 \x01(\x04\x12\x13\n\x0btotal_count\x18\x02 \x01(\x04\x12\x11\n\tcommitted\x18\x03 \x01(\x08\"\x90\x01\n\x12VerifyIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x07samples\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x01k\x18\x03 \x01(\rH\x01\x88\x01\x01\x12.\n\nparameters\x18\x04 \x01(\x0b\x32\x1a.wentu.v1.SearchParametersB\n\n\x08_samplesB\x04\n\x02_k\"6\n\x13VerifyIndexResponse\x12\x0e\n\x06recall\x18\x01 \x01(\x01\x12\x0f\n\x07samples\x18\x02 \x01(\r\"+\n\x15\x45xportSnapshotRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"1\n\rSnapshotChunk\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"?\n\x16\x45xportSnapshotResponse\x12%\n\x04part\x18\x01 \x01(\x0b\x32\x17.wentu.v1.SnapshotChunk\"R\n\x15ImportSnapshotRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x04part\x18\x02 \x01(\x0b\x32\x17.wentu.v1.SnapshotChunk\"-\n\x16ImportSnapshotResponse\x12\x13\n\x0bimage_count\x18\x01 \x01(\x04*\x8b\x01\n\rServiceHealth\x12\x1e\n\x1aSERVICE_HEALTH_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVICE_HEALTH_SERVING\x10\x01\x12\x1e\n\x1aSERVICE_HEALTH_NOT_SERVING\x10\x02\x12\x1e\n\x1aSERVICE_HEALTH_UNREACHABLE\x10\x03*\xa9\x01\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INDING_KIND_ORPHANED_BYTES\x10\x01\x12\x1e\n\x1a\x46INDING_KIND_MISSING_BYTES\x10\x02\x12\x1d\n\x19\x46INDING_KIND_STALE_VECTOR\x10\x03\x12\x1c\n\x18\x46INDING_KIND_WRONG_MODEL\x10\x04\x32\xd8\x03\n\x0c\x41\x64minService\x12\x44\n\tGetStatus\x12\x1a.wentu.v1.GetStatusRequest\x1a\x1b.wentu.v1.GetStatusResponse\x12\x46\n\tReconcile\x12\x1a.wentu.v1.ReconcileRequest\x1a\x1b.wentu.v1.ReconcileResponse0\x01\x12@\n\x07Reembed\x12\x18.wentu.v1.ReembedRequest\x1a\x19.wentu.v1.ReembedResponse0\x01\x12J\n\x0bVerifyIndex\x12\x1c.wentu.v1.VerifyIndexRequest\x1a\x1d.wentu.v1.VerifyIndexResponse\x12U\n\x0e\x45xportSnapshot\x12\x1f.wentu.v1.ExportSnapshotRequest\x1a .wentu.v1.ExportSnapshotResponse0\x01\x12U\n\x0eImportSnapshot\x12\x1f.wentu.v1.ImportSnapshotRequest\x1a .wentu.v1.ImportSnapshotResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/admin.proto\x12\x08wentu.v1\x1a\x12protos/types.proto\"\x12\n\x10GetStatusRequest\"\x88\x01\n\x11GetStatusResponse\x12)\n\x08services\x18\x01 \x03(\x0b\x32\x17.wentu.v1.ServiceStatus\x12\x18\n\x10\x63ollection_count\x18\x02 \x01(\x04\x12.\n\x0b\x64ifferences\x18\x03 \x03(\x0b\x32\x19.wentu.v1.StoreDifference\"P\n\x0fStoreDifference\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x04\x12\x14\n\x0cvector_count\x18\x03 \x01(\x04\"\xf9\x01\n\rServiceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\'\n\x06health\x18\x03 \x01(\x0e\x32\x17.wentu.v1.ServiceHealth\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12)\n\x05model\x18\x06 \x01(\x0b\x32\x1a.wentu.v1.ModelFingerprint\x12\x11\n\tprecision\x18\x07 \x01(\t\x12)\n\x08\x66idelity\x18\x08 \x01(\x0b\x32\x17.wentu.v1.ModelFidelity\x12\x16\n\x0elimit_warnings\x18\t \x03(\t\"O\n\x10ReconcileRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0eremove_orphans\x18\x03 \x01(\x08\"\xaf\x01\n\x11ReconcileResponse\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.wentu.v1.FindingKind\x12\x10\n\x08repaired\x18\x03 \x01(\x08\x12\"\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.wentu.v1.ItemError\x12\x15\n\rchecked_count\x18\x05 \x01(\x04\x12\x16\n\x0eleftover_count\x18\x0f \x01(\x04\"$\n\x0eReembedRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"M\n\x0fReembedResponse\x12\x12\n\ndone_count\x18\x01 \x01(\x04\x12\x13\n\x0btotal_count\x18\x02 \x01(\x04\x12\x11\n\tcommitted\x18\x03 \x01(\x08\"\x90\x01\n\x12VerifyIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x07samples\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x01k\x18\x03 \x01(\rH\x01\x88\x01\x01\x12.\n\nparameters\x18\x04 \x01(\x0b\x32\x1a.wentu.v1.SearchParametersB\n\n\x08_samplesB\x04\n\x02_k\"6\n\x13VerifyIndexResponse\x12\x0e\n\x06recall\x18\x01 \x01(\x01\x12\x0f\n\x07samples\x18\x02 \x01(\r\"+\n\x15\x45xportSnapshotRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"1\n\rSnapshotChunk\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"?\n\x16\x45xportSnapshotResponse\x12%\n\x04part\x18\x01 \x01(\x0b\x32\x17.wentu.v1.SnapshotChunk\"R\n\x15ImportSnapshotRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x04part\x18\x02 \x01(\x0b\x32\x17.wentu.v1.SnapshotChunk\"-\n\x16ImportSnapshotResponse\x12\x13\n\x0bimage_count\x18\x01 \x01(\x04*\x8b\x01\n\rServiceHealth\x12\x1e\n\x1aSERVICE_HEALTH_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVICE_HEALTH_SERVING\x10\x01\x12\x1e\n\x1aSERVICE_HEALTH_NOT_SERVING\x10\x02\x12\x1e\n\x1aSERVICE_HEALTH_UNREACHABLE\x10\x03*\xa9\x01\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INDING_KIND_ORPHANED_BYTES\x10\x01\x12\x1e\n\x1a\x46INDING_KIND_MISSING_BYTES\x10\x02\x12\x1d\n\x19\x46INDING_KIND_STALE_VECTOR\x10\x03\x12\x1c\n\x18\x46INDING_KIND_WRONG_MODEL\x10\x04\x32\xd8\x03\n\x0c\x41\x64minService\x12\x44\n\tGetStatus\x12\x1a.wentu.v1.GetStatusRequest\x1a\x1b.wentu.v1.GetStatusResponse\x12\x46\n\tReconcile\x12\x1a.wentu.v1.ReconcileRequest\x1a\x1b.wentu.v1.ReconcileResponse0\x01\x12@\n\x07Reembed\x12\x18.wentu.v1.ReembedRequest\x1a\x19.wentu.v1.ReembedResponse0\x01\x12J\n\x0bVerifyIndex\x12\x1c.wentu.v1.VerifyIndexRequest\x1a\x1d.wentu.v1.VerifyIndexResponse\x12U\n\x0e\x45xportSnapshot\x12\x1f.wentu.v1.ExportSnapshotRequest\x1a .wentu.v1.ExportSnapshotResponse0\x01\x12U\n\x0eImportSnapshot\x12\x1f.wentu.v1.ImportSnapshotRequest\x1a .wentu.v1.ImportSnapshotResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVICEHEALTH']._serialized_start=1393
-  _globals['_SERVICEHEALTH']._serialized_end=1532
-  _globals['_FINDINGKIND']._serialized_start=1535
-  _globals['_FINDINGKIND']._serialized_end=1704
+  _globals['_SERVICEHEALTH']._serialized_start=1417
+  _globals['_SERVICEHEALTH']._serialized_end=1556
+  _globals['_FINDINGKIND']._serialized_start=1559
+  _globals['_FINDINGKIND']._serialized_end=1728
   _globals['_GETSTATUSREQUEST']._serialized_start=52
   _globals['_GETSTATUSREQUEST']._serialized_end=70
   _globals['_GETSTATUSRESPONSE']._serialized_start=73
@@ -43,29 +43,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOREDIFFERENCE']._serialized_start=211
   _globals['_STOREDIFFERENCE']._serialized_end=291
   _globals['_SERVICESTATUS']._serialized_start=294
-  _globals['_SERVICESTATUS']._serialized_end=519
-  _globals['_RECONCILEREQUEST']._serialized_start=521
-  _globals['_RECONCILEREQUEST']._serialized_end=600
-  _globals['_RECONCILERESPONSE']._serialized_start=603
-  _globals['_RECONCILERESPONSE']._serialized_end=778
-  _globals['_REEMBEDREQUEST']._serialized_start=780
-  _globals['_REEMBEDREQUEST']._serialized_end=816
-  _globals['_REEMBEDRESPONSE']._serialized_start=818
-  _globals['_REEMBEDRESPONSE']._serialized_end=895
-  _globals['_VERIFYINDEXREQUEST']._serialized_start=898
-  _globals['_VERIFYINDEXREQUEST']._serialized_end=1042
-  _globals['_VERIFYINDEXRESPONSE']._serialized_start=1044
-  _globals['_VERIFYINDEXRESPONSE']._serialized_end=1098
-  _globals['_EXPORTSNAPSHOTREQUEST']._serialized_start=1100
-  _globals['_EXPORTSNAPSHOTREQUEST']._serialized_end=1143
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1145
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1194
-  _globals['_EXPORTSNAPSHOTRESPONSE']._serialized_start=1196
-  _globals['_EXPORTSNAPSHOTRESPONSE']._serialized_end=1259
-  _globals['_IMPORTSNAPSHOTREQUEST']._serialized_start=1261
-  _globals['_IMPORTSNAPSHOTREQUEST']._serialized_end=1343
-  _globals['_IMPORTSNAPSHOTRESPONSE']._serialized_start=1345
-  _globals['_IMPORTSNAPSHOTRESPONSE']._serialized_end=1390
-  _globals['_ADMINSERVICE']._serialized_start=1707
-  _globals['_ADMINSERVICE']._serialized_end=2179
+  _globals['_SERVICESTATUS']._serialized_end=543
+  _globals['_RECONCILEREQUEST']._serialized_start=545
+  _globals['_RECONCILEREQUEST']._serialized_end=624
+  _globals['_RECONCILERESPONSE']._serialized_start=627
+  _globals['_RECONCILERESPONSE']._serialized_end=802
+  _globals['_REEMBEDREQUEST']._serialized_start=804
+  _globals['_REEMBEDREQUEST']._serialized_end=840
+  _globals['_REEMBEDRESPONSE']._serialized_start=842
+  _globals['_REEMBEDRESPONSE']._serialized_end=919
+  _globals['_VERIFYINDEXREQUEST']._serialized_start=922
+  _globals['_VERIFYINDEXREQUEST']._serialized_end=1066
+  _globals['_VERIFYINDEXRESPONSE']._serialized_start=1068
+  _globals['_VERIFYINDEXRESPONSE']._serialized_end=1122
+  _globals['_EXPORTSNAPSHOTREQUEST']._serialized_start=1124
+  _globals['_EXPORTSNAPSHOTREQUEST']._serialized_end=1167
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1169
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1218
+  _globals['_EXPORTSNAPSHOTRESPONSE']._serialized_start=1220
+  _globals['_EXPORTSNAPSHOTRESPONSE']._serialized_end=1283
+  _globals['_IMPORTSNAPSHOTREQUEST']._serialized_start=1285
+  _globals['_IMPORTSNAPSHOTREQUEST']._serialized_end=1367
+  _globals['_IMPORTSNAPSHOTRESPONSE']._serialized_start=1369
+  _globals['_IMPORTSNAPSHOTRESPONSE']._serialized_end=1414
+  _globals['_ADMINSERVICE']._serialized_start=1731
+  _globals['_ADMINSERVICE']._serialized_end=2203
 # @@protoc_insertion_point(module_scope)

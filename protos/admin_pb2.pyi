@@ -177,6 +177,7 @@ class ServiceStatus(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     FIDELITY_FIELD_NUMBER: _builtins.int
+    LIMIT_WARNINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """gateway, encoder, retriever or imagestore."""
     address: _builtins.str
@@ -197,6 +198,10 @@ class ServiceStatus(_message.Message):
     def fidelity(self) -> _types_pb2.ModelFidelity:
         """How near an encoder's vectors are to those of f32."""
 
+    @_builtins.property
+    def limit_warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Limits that do not agree with the gateway's own, a sentence for each: some calls fail until one of the two is changed."""
+
     def __init__(
         self,
         *,
@@ -208,10 +213,11 @@ class ServiceStatus(_message.Message):
         model: _types_pb2.ModelFingerprint | None = ...,
         precision: _builtins.str = ...,
         fidelity: _types_pb2.ModelFidelity | None = ...,
+        limit_warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "detail", b"detail", "fidelity", b"fidelity", "health", b"health", "model", b"model", "name", b"name", "precision", b"precision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "detail", b"detail", "fidelity", b"fidelity", "health", b"health", "limit_warnings", b"limit_warnings", "model", b"model", "name", b"name", "precision", b"precision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -245,6 +245,7 @@ class GetModelResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     FIDELITY_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """Longest text in tokens, the two that mark its ends included. What is beyond is cut."""
     image_resolution: _builtins.int
@@ -269,6 +270,10 @@ class GetModelResponse(_message.Message):
     def fidelity(self) -> _types_pb2.ModelFidelity:
         """How near the vectors of this precision are to those of f32, as measured when the service started."""
 
+    @_builtins.property
+    def messages(self) -> _types_pb2.MessageLimits:
+        """What a message may hold."""
+
     def __init__(
         self,
         *,
@@ -281,10 +286,11 @@ class GetModelResponse(_message.Message):
         limits: Global___EncoderLimits | None = ...,
         version: _builtins.str = ...,
         fidelity: _types_pb2.ModelFidelity | None = ...,
+        messages: _types_pb2.MessageLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "limits", b"limits", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "limits", b"limits", "messages", b"messages", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "device", b"device", "engine", b"engine", "fidelity", b"fidelity", "image_resolution", b"image_resolution", "limits", b"limits", "model", b"model", "precision", b"precision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "device", b"device", "engine", b"engine", "fidelity", b"fidelity", "image_resolution", b"image_resolution", "limits", b"limits", "messages", b"messages", "model", b"model", "precision", b"precision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -707,6 +707,7 @@ class GetBlobStoreResponse(_message.Message):
     STORE_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_BYTES_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """`sqlite`, `mysql` or `mariadb`."""
     store_version: _builtins.str
@@ -715,6 +716,10 @@ class GetBlobStoreResponse(_message.Message):
     """Version of the service."""
     max_image_bytes: _builtins.int
     """Bytes of the largest image that it takes."""
+    @_builtins.property
+    def messages(self) -> _types_pb2.MessageLimits:
+        """What a message may hold."""
+
     def __init__(
         self,
         *,
@@ -722,10 +727,11 @@ class GetBlobStoreResponse(_message.Message):
         store_version: _builtins.str = ...,
         version: _builtins.str = ...,
         max_image_bytes: _builtins.int = ...,
+        messages: _types_pb2.MessageLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "max_image_bytes", b"max_image_bytes", "store_version", b"store_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "max_image_bytes", b"max_image_bytes", "messages", b"messages", "store_version", b"store_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1060,22 +1060,28 @@ class GetVectorStoreResponse(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     STORE_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """`milvus-lite` or `milvus`."""
     store_version: _builtins.str
     """Version of the store."""
     version: _builtins.str
     """Version of the service."""
+    @_builtins.property
+    def messages(self) -> _types_pb2.MessageLimits:
+        """What a message may hold."""
+
     def __init__(
         self,
         *,
         kind: _builtins.str = ...,
         store_version: _builtins.str = ...,
         version: _builtins.str = ...,
+        messages: _types_pb2.MessageLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "store_version", b"store_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "messages", b"messages", "store_version", b"store_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -770,6 +770,36 @@ class ImageUpload(_message.Message):
 Global___ImageUpload: _TypeAlias = ImageUpload  # noqa: Y015
 
 @_typing.final
+class MessageLimits(_message.Message):
+    """What one message of a call to a service may hold, as the service is set. A service that calls it compares."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_FIELDS_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
+    max_request_bytes: _builtins.int
+    """Bytes of a request's largest message."""
+    max_fields_bytes: _builtins.int
+    """Bytes of one message besides image bytes, lists of texts and vectors."""
+    max_answer_bytes: _builtins.int
+    """Bytes of the largest answer."""
+    def __init__(
+        self,
+        *,
+        max_request_bytes: _builtins.int = ...,
+        max_fields_bytes: _builtins.int = ...,
+        max_answer_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_answer_bytes", b"max_answer_bytes", "max_fields_bytes", b"max_fields_bytes", "max_request_bytes", b"max_request_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageLimits: _TypeAlias = MessageLimits  # noqa: Y015
+
+@_typing.final
 class ItemError(_message.Message):
     """Why one item of a call failed while the others went on."""
 

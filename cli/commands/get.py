@@ -10,6 +10,7 @@ import typer
 
 from cli.client import connected
 from cli.options import COLLECTION, GATEWAY, Collection, Gateway
+from protos import types_pb2
 
 STANDARD_OUTPUT = Path("-")
 
@@ -22,8 +23,9 @@ def get_command(
     gateway: Gateway = GATEWAY,
 ) -> None:
     """Write an image's file. Nothing is written unless all of it came."""
+    rendition = types_pb2.RENDITION_THUMBNAIL if thumbnail else types_pb2.RENDITION_ORIGINAL
     with connected(gateway) as client:
-        data = client.read_image(collection, image_id, thumbnail=thumbnail)
+        data = client.read_image(collection, image_id, rendition)
     if output == STANDARD_OUTPUT:
         sys.stdout.buffer.write(data)
     else:

@@ -19,7 +19,7 @@ from cli.progress import shown
 from cli.sources import SourceFailure, open_source
 from cli.sources.ids import IdRule, identified
 from cli.terminal import say, warn
-from cli.upload import CHOICES, Report, describe_failure, ensure_collection, send
+from cli.upload import CHOICES, ImportReport, describe_failure, ensure_collection, send
 from protos import search_pb2 as pb
 
 
@@ -59,7 +59,7 @@ def import_command(
     """
     check_encoding(encoding)
     opened = open_source(source, encoding)
-    report = Report()
+    report = ImportReport()
     trouble = ""
     with ExitStack() as stack:
         if report_file is not None:
@@ -89,7 +89,7 @@ def import_command(
         raise typer.Exit(1)
 
 
-def say_summary(report: Report, passed_over: Counter[str]) -> None:
+def say_summary(report: ImportReport, passed_over: Counter[str]) -> None:
     """The failures, as many as are kept, and the counts."""
     for failure in report.failures:
         say(f"  {describe_failure(failure)}")

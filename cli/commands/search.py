@@ -80,7 +80,7 @@ def _draw(client: Client, collection: str, text: str, response: pb.SearchRespons
 
     try:
         cells = [
-            Cell(client.read_image(collection, hit.image_id, thumbnail=True), hit.score, _caption(hit))
+            Cell(client.read_image(collection, hit.image_id, types_pb2.RENDITION_THUMBNAIL), hit.score, _caption(hit))
             for hit in response.hits
         ]
         draw_sheet(text, cells, path)

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from cli.client import TIMEOUT_SECONDS, Client, connected, explain, word
 from cli.commands.collections import all_collections
 from cli.options import GATEWAY, AsJson, Gateway
-from cli.terminal import say, say_json, say_table
+from cli.terminal import say, say_json, say_table, warn
 from protos import admin_pb2, types_pb2
 from protos import search_pb2 as pb
 
@@ -42,6 +42,9 @@ def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
             say(f"collections: {trouble}")
         else:
             _say_collections(collections)
+        for service in status.services:
+            for warning in service.limit_warnings:
+                warn(f"{service.address}: {warning}")
         for each in status.differences:
             say(
                 f"{each.collection}: {each.image_count:,} images and {each.vector_count:,} vectors; "

@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.sources.encoding import decode, may_be_misread
 from cli.sources.ids import readable
 from cli.sources.lines import MAX_LINE_BYTES, lines
 from cli.sources.source import Item, SourceFailure, SourceImage
+from cli.sources.text_encoding import decode, may_be_misread
 
 TSV_ENDING = "_imgs.tsv"
 TEXTS_ENDING = "_texts.jsonl"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from cli.sources.encoding import decode
 from cli.sources.source import Item, SourceFailure, SourceImage
+from cli.sources.text_encoding import decode
 from services.common.errors import InvalidField
 from services.common.ids import check_image_id
 

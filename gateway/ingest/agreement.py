@@ -16,7 +16,7 @@ from google.protobuf import struct_pb2
 
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
-from gateway.upstreams.encoding import batches, encode_patiently
+from gateway.upstreams.encoding import batches, encode_for
 from protos import imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import CollectionNotFound, ModelMismatch, WentuError
 from services.common.fingerprint import Fingerprint
@@ -64,10 +64,10 @@ class Agreement:
 
     async def collection(self, fresh: bool = False) -> retriever_pb2.VectorCollection:
         """The collection and the model whose vectors serve. Raises CollectionNotFound if it was created again."""
-        found = await self._clients.known_collection(self._collection, fresh)
-        if found.creation_id != self._creation_id:
+        current = await self._clients.known_collection(self._collection, fresh)
+        if current.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
-        return found
+        return current
 
     async def _model(self, fresh: bool) -> Fingerprint:
         return Fingerprint.from_message((await self.collection(fresh)).model)
@@ -104,8 +104,8 @@ class Agreement:
                     self._collection, sorted(wrote), creation_id=self._creation_id
                 )
             }
-            gone = [each for each, revision in wrote.items() if revision is not None and each not in blobs]
-            other = [blob.info for each, blob in blobs.items() if wrote[each] != blob.revision]
+            gone = [image_id for image_id, revision in wrote.items() if revision is not None and image_id not in blobs]
+            other = [blob.info for image_id, blob in blobs.items() if wrote[image_id] != blob.revision]
             again: dict[str, int | None] = dict.fromkeys(gone)
             if gone:
                 await self.delete_first(gone)
@@ -128,7 +128,7 @@ class Agreement:
         wrote: dict[str, int | None] = dict.fromkeys(image_ids, UNKNOWN)
         wrote |= {image.image_id: image.revision for image in images}
         # What cannot be encoded would be tried for ever.
-        return {each: revision for each, revision in wrote.items() if each not in errors}, errors
+        return {image_id: revision for image_id, revision in wrote.items() if image_id not in errors}, errors
 
     async def _stored(self, blobs: Sequence[imagestore_pb2.Blob]) -> list[StoredImage]:
         """Images of which nobody said the attributes keep those of their vectors."""
@@ -177,19 +177,13 @@ class Agreement:
     async def _encode(self, model: Fingerprint, images: Sequence[StoredImage], made: Made) -> Errors:
         """Completes the vectors of `model` in `made`."""
         vectors = made.setdefault(model, Vectors())
-        missing = [image for image in images if image.image_id not in vectors.embeddings]
-        errors: Errors = {}
-        for batch in batches(missing, lambda image: len(image.data), self._settings):
-            encoded = await encode_patiently(self._clients, model, [image.data for image in batch])
-            if not (made_by := Fingerprint.from_message(encoded.model)).fits(model):
-                raise ModelMismatch(self._collection, str(model), str(made_by))
-            vectors.precision = encoded.precision
-            for image, result in zip(batch, encoded.results, strict=True):
-                if result.WhichOneof("outcome") == "error":
-                    errors[image.image_id] = from_item_error(result.error, f"image {image.image_id!r}")
-                else:
-                    vectors.embeddings[image.image_id] = result.embedding
-        return errors
+        missing = {image.image_id: image.data for image in images if image.image_id not in vectors.embeddings}
+        if not missing:
+            return {}
+        encoded = await encode_for(self._clients, self._settings, self._collection, model, missing)
+        vectors.precision = encoded.precision
+        vectors.embeddings |= {image_id: result.embedding for image_id, result in encoded.results.items()}
+        return {image_id: from_item_error(error, f"image {image_id!r}") for image_id, error in encoded.failed.items()}
 
     def _request(
         self, model: Fingerprint, images: Sequence[StoredImage], vectors: Vectors

@@ -25,7 +25,7 @@ REMEDY = "wentu reconcile"
 
 
 @dataclass(frozen=True)
-class Counts:
+class StoreCounts:
     """Of one collection."""
 
     images: int
@@ -36,7 +36,7 @@ class Counts:
         return self.images - self.vectors
 
 
-def standing(looks: deque[Counts]) -> Counts | None:
+def standing(looks: deque[StoreCounts]) -> StoreCounts | None:
     """The counts, if their difference is no write that is under way; the last look is at the end.
 
     It stands if nothing changed between two looks, or if each of many looks shows one on the same side: then the
@@ -57,8 +57,8 @@ class Counter:
         self._clients = clients
         self._metrics = metrics
         self._every_seconds = every_seconds
-        self._looks: dict[str, deque[Counts]] = {}
-        self.found: dict[str, Counts] = {}
+        self._looks: dict[str, deque[StoreCounts]] = {}
+        self.found: dict[str, StoreCounts] = {}
         self._task = asyncio.create_task(self._run(), name="count") if every_seconds else None
 
     async def close(self) -> None:
@@ -75,14 +75,14 @@ class Counter:
             try:
                 # Images first: one that is written between the two counts has more vectors at most for a moment.
                 images = (await self._clients.count_blobs(collection, creation_id=creation_id, images_only=True)).count
-                counts = Counts(images, await self._clients.count_vectors(collection))
+                counts = StoreCounts(images, await self._clients.count_vectors(collection))
             except WentuError:
                 continue  # the services' health says it, and what was known of the collection stays
             looks = self._looks.setdefault(collection, deque(maxlen=LOOKS))
             looks.append(counts)
             self._tell(collection, standing(looks))
 
-    def _tell(self, collection: str, counts: Counts | None) -> None:
+    def _tell(self, collection: str, counts: StoreCounts | None) -> None:
         if counts is None:
             if self.found.pop(collection, None) is not None:
                 self._metrics.store_difference.remove(collection)

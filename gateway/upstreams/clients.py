@@ -21,6 +21,7 @@ from protos import (
 from services.common.calls import calling, outgoing
 from services.common.errors import CollectionNotFound
 from services.common.fingerprint import Fingerprint
+from services.common.limits import MAX_IDS
 
 # How long a collection is taken to be as it was.
 COLLECTION_SECONDS = 1.0
@@ -188,17 +189,21 @@ class Clients:
         attributes: bool = False,
         limit_seconds: float = math.inf,
     ) -> Sequence[imagestore_pb2.Blob]:
-        request = imagestore_pb2.GetBlobsRequest(
-            collection=collection,
-            image_ids=image_ids,
-            include_thumbnails=thumbnails,
-            include_data=data,
-            include_attributes=attributes,
-            creation_id=creation_id,
-        )
-        async with calling("imagestore"):
-            answer = await self._imagestore.GetBlobs(request, **outgoing(min(limit_seconds, self._limit_seconds)))
-            return answer.blobs
+        """Of any number of ids: the image store is asked as often as it takes, for MAX_IDS at a time."""
+        blobs: list[imagestore_pb2.Blob] = []
+        for start in range(0, len(image_ids), MAX_IDS):
+            request = imagestore_pb2.GetBlobsRequest(
+                collection=collection,
+                image_ids=image_ids[start : start + MAX_IDS],
+                include_thumbnails=thumbnails,
+                include_data=data,
+                include_attributes=attributes,
+                creation_id=creation_id,
+            )
+            async with calling("imagestore"):
+                answer = await self._imagestore.GetBlobs(request, **outgoing(min(limit_seconds, self._limit_seconds)))
+                blobs += answer.blobs
+        return blobs
 
     async def read_blob(
         self, collection: str, image_id: str, rendition: types_pb2.Rendition.ValueType

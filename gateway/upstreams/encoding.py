@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
-from protos import encoder_pb2
+from protos import encoder_pb2, types_pb2
 from services.common.calls import seconds_left
-from services.common.errors import Overloaded
+from services.common.errors import ModelMismatch, Overloaded
 from services.common.fingerprint import Fingerprint
 
 # How long an image waits for an encoder that is full.
@@ -33,6 +34,36 @@ async def encode_patiently(
             if pause is None or time.monotonic() + pause > give_up:
                 raise
         await asyncio.sleep(pause)
+
+
+@dataclass
+class EncodedImages:
+    """By image id: the vectors and what was seen of the images, and why others have none.
+
+    `precision` is that of the vectors, empty if there are none.
+    """
+
+    results: dict[str, encoder_pb2.ImageEmbedding] = field(default_factory=dict)
+    failed: dict[str, types_pb2.ItemError] = field(default_factory=dict)
+    precision: str = ""
+
+
+async def encode_for(
+    clients: Clients, settings: GatewaySettings, collection: str, model: Fingerprint, images: Mapping[str, bytes]
+) -> EncodedImages:
+    """Images, by id, encoded for a collection of `model`. Raises ModelMismatch, UpstreamUnavailable, Overloaded."""
+    encoded = EncodedImages()
+    for batch in batches(images.items(), lambda item: len(item[1]), settings):
+        answer = await encode_patiently(clients, model, [data for _, data in batch])
+        if not (made_by := Fingerprint.from_message(answer.model)).fits(model):
+            raise ModelMismatch(collection, str(model), str(made_by))
+        encoded.precision = answer.precision
+        for (image_id, _), result in zip(batch, answer.results, strict=True):
+            if result.WhichOneof("outcome") == "error":
+                encoded.failed[image_id] = result.error
+            else:
+                encoded.results[image_id] = result
+    return encoded
 
 
 def batches(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from protos import types_pb2
-from services.common.errors import InvalidField
+from services.common.errors import InvalidField, PrecisionMismatch
 from services.common.ids import SHA256_PATTERN
 from services.common.limits import MAX_DIM, MAX_MODEL_NAME_CHARS
 
@@ -22,6 +22,17 @@ def check_precision(value: str, field: str = "precision") -> str:
     if value and value not in PRECISIONS:
         raise InvalidField(field, f"must be one of {', '.join(PRECISIONS)}, got {value[:80]!r}")
     return value
+
+
+def precisions_differ(own: str, other: str) -> bool:
+    """Whether vectors are known to be of different precisions. Empty is unknown."""
+    return bool(own and other) and own != other
+
+
+def check_same_precision(collection: str, own: str, other: str) -> None:
+    """What a strict collection asks of vectors in `other`. Raises PrecisionMismatch; passes if one is unknown."""
+    if precisions_differ(own, other):
+        raise PrecisionMismatch(collection, own, other)
 
 
 @dataclass(frozen=True)

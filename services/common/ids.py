@@ -7,6 +7,7 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from services.common.errors import InvalidField
 from services.common.limits import (
@@ -67,6 +68,12 @@ def check_distinct(values: Sequence[str], field: str) -> None:
 def check_range(value: float, field: str, low: float, high: float) -> None:
     if not low <= value <= high:
         raise InvalidField(field, f"must be {low:,} to {high:,}, got {value:,}")
+
+
+def check_known(value: int, kind: Any, field: str) -> None:
+    """Raises InvalidField for a number that an enum of the contract does not have. `kind`: the enum, as generated."""
+    if value not in kind.values():
+        raise InvalidField(field, f"{value} is not a value of {kind.DESCRIPTOR.name}")
 
 
 def page_size(value: int, field: str = "page_size") -> int:

@@ -61,8 +61,14 @@ class ServiceInterceptor(aio.ServerInterceptor):
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler
         )
-        wrapped = self._wrapped[method] = make(call, response_serializer=handler.response_serializer)
+        serializer = partial(unless_serialized, handler.response_serializer)
+        wrapped = self._wrapped[method] = make(call, response_serializer=serializer)
         return wrapped
+
+
+def unless_serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
+    """Reception has serialized answers already, but for those that a handler writes by itself."""
+    return answer if isinstance(answer, bytes) else serialize(answer)
 
 
 async def no_method(context: Context) -> None:

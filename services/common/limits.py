@@ -64,5 +64,5 @@ MAX_IMAGE_PIXELS = 64_000_000
 MAX_MESSAGE_BYTES = 64 * MIB
 # To the gateway: an image and 256 texts of the longest fit.
 MAX_GATEWAY_REQUEST_BYTES = 32 * MIB
-# What a message of images has besides their bytes, at most: ids, sizes, media types.
-MESSAGE_MARGIN_BYTES = 256 * KIB
+# What is kept free in a message of images, for all that is not their bytes.
+MESSAGE_MARGIN_BYTES = MIB

@@ -12,12 +12,13 @@ import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext
+from functools import partial
 from typing import Any
 
 from grpc import aio
 
 from services.common.budget import ByteBudget, Share
-from services.common.errors import Overloaded, UnreadableRequest
+from services.common.errors import AnswerTooLarge, Overloaded, UnreadableRequest
 from services.common.limits import MIB
 from services.common.message_cost import FIELD_BYTES, Shape, cost, shape_of
 from services.common.settings import ServerSettings
@@ -65,6 +66,7 @@ class Reception:
         """A function that serves `method` by a handler of any shape. If not `counted`, its calls are never refused."""
         behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         reader = Reader(handler.request_deserializer, self._settings)
+        serialize = partial(serialized, handler.response_serializer, self._settings.max_message_bytes)
         slots = self._slots[method.rpartition("/")[0]] if counted else nullcontext()
         budget = self.budget
 
@@ -78,10 +80,12 @@ class Reception:
                 request = reader.parse(raw)
                 del raw  # as large as the message
                 answer = behaviour(request, context)
-                # gRPC's health service writes its answers itself.
-                if not handler.response_streaming or inspect.iscoroutine(answer):
+                if not handler.response_streaming:
+                    return serialize(await answer)
+                # The health service of gRPC writes its answers by itself.
+                if inspect.iscoroutine(answer):
                     return await answer
-                return await Stream(self, reader, context).write_all(answer)
+                return await Stream(self, reader, context).write_all(answer, serialize)
 
         async def streaming(context: Context) -> Any:
             stream = Stream(self, reader, context, answered=handler.response_streaming)
@@ -89,11 +93,21 @@ class Reception:
             with slots:
                 try:
                     answer = behaviour(stream.messages(raw), context)
-                    return await (stream.write_all(answer) if handler.response_streaming else answer)
+                    if handler.response_streaming:
+                        return await stream.write_all(answer, serialize)
+                    return serialize(await answer)
                 finally:
                     stream.give_all_back()
 
         return streaming if handler.request_streaming else unary
+
+
+def serialized(serialize: Callable[[Any], bytes], max_bytes: int, answer: Any) -> bytes:
+    """An answer as it is sent. Raises AnswerTooLarge: gRPC itself would end the call without saying what to do."""
+    raw = serialize(answer)
+    if len(raw) > max_bytes:
+        raise AnswerTooLarge(f"the answer has {len(raw):,} bytes and one takes {max_bytes:,}: ask for less at once")
+    return raw
 
 
 class Reader:
@@ -172,12 +186,12 @@ class Stream:
                 self.give_all_back()
             raw = await self.receive()
 
-    async def write_all(self, answers: Any) -> None:
-        """Raises IdleCall."""
+    async def write_all(self, answers: Any, serialize: Callable[[Any], bytes]) -> None:
+        """Raises IdleCall, and what `serialize` raises."""
         async with aclosing(answers):
             async for answer in answers:
                 try:
-                    await self._patience.wait(Wait(), self._context.write(answer), TOOK_NOTHING)
+                    await self._patience.wait(Wait(), self._context.write(serialize(answer)), TOOK_NOTHING)
                 except aio.InternalError as error:  # the caller is gone
                     raise asyncio.CancelledError from error
                 self._answer_one()

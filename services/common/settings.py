@@ -9,7 +9,8 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from services.common.limits import MAX_MESSAGE_BYTES, MIB
+from protos import types_pb2
+from services.common.limits import MAX_MESSAGE_BYTES, MESSAGE_MARGIN_BYTES, MIB
 
 
 class ServerSettings(BaseSettings):
@@ -53,6 +54,14 @@ class ServerSettings(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="form of the log lines")
     exit_with_parent: bool = Field(False, description="stop when standard input closes, for supervisors")
 
+    def message_limits(self) -> types_pb2.MessageLimits:
+        """What a message may hold, for the services that call this one."""
+        return types_pb2.MessageLimits(
+            max_request_bytes=self.max_request_bytes,
+            max_fields_bytes=self.max_fields_bytes,
+            max_answer_bytes=self.max_message_bytes,
+        )
+
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
@@ -69,6 +78,14 @@ def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
             flag = f"--{name.replace('_', '-')}"
             print(f"{program}: {flag} ({prefix}{name.upper()}): {mistake['msg']}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_takes_image(max_image_bytes: int, **message_bytes: int) -> None:
+    """Raises ValueError for the first of `message_bytes`, by the settings' names, that the largest image exceeds."""
+    least = max_image_bytes + MESSAGE_MARGIN_BYTES
+    for name, size in message_bytes.items():
+        if size < least:
+            raise ValueError(f"{name} must be at least {least:,}, for max_image_bytes is {max_image_bytes:,}")
 
 
 def existing_folder(path: Path) -> Path:

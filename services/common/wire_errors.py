@@ -10,7 +10,15 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from protos import errors_pb2, types_pb2
-from services.common.errors import Code, DeadlineExceeded, UpstreamUnavailable, WentuError, rebuilt
+from services.common.errors import (
+    AnswerTooLarge,
+    Code,
+    DeadlineExceeded,
+    NotImplementedYet,
+    UpstreamUnavailable,
+    WentuError,
+    rebuilt,
+)
 
 DOMAIN = "wentu"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -18,6 +26,9 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _PREFIX = "ERROR_REASON_"
 # Without ErrorInfo, these codes mean that the connection or the server failed, not that the request was wrong.
 _TROUBLE = frozenset({Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL, Code.UNAVAILABLE})
+
+# What gRPC says if an answer is larger than the channel takes; it has no code of its own for it.
+_ANSWER_REFUSED = "CLIENT: Received message larger"
 
 
 def reason_number(reason: str) -> errors_pb2.ErrorReason.ValueType:
@@ -101,7 +112,10 @@ def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
     if code in _TROUBLE:
         problem = "it does not answer" if code is Code.UNAVAILABLE else f"it failed with {error.code().name}"
         return UpstreamUnavailable(dependency, problem)
-    return rebuilt(code, "UNSUPPORTED", error.details() or "", metadata={"dependency": dependency})
+    if code is Code.RESOURCE_EXHAUSTED and _ANSWER_REFUSED in (error.details() or ""):
+        return AnswerTooLarge(f"the answer of {dependency} is larger than this service takes: ask for less at once")
+    reason = NotImplementedYet.reason if code is Code.UNIMPLEMENTED else "UNSPECIFIED"
+    return rebuilt(code, reason, error.details() or "", metadata={"dependency": dependency})
 
 
 def grpc_status(code: Code) -> grpc.StatusCode:

@@ -38,15 +38,15 @@ _NOISES = ((1, 8, 1.0), (1, 4, 1.0), (3, 8, 1.0), (1, 8, 0.2), (5, 8, 1.0), (1, 
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Least and mean cosine similarity of vectors to their references."""
+class CosineAgreement:
+    """Cosine similarities of vectors to those that they should be."""
 
     least: float
     mean: float
 
     @classmethod
-    def of(cls, vectors: Vectors, reference: Vectors) -> Agreement:
-        """Compare two arrays [n, dim] of unit vectors. The result is NaN if any value is not a number."""
+    def of(cls, vectors: Vectors, reference: Vectors) -> CosineAgreement:
+        """Both [n, dim], of unit vectors. NaN if any of them is not a number."""
         cosines = np.minimum((vectors.astype(np.float64) * reference).sum(axis=1), 1.0)
         return cls(float(cosines.min()), float(cosines.mean()))
 
@@ -58,8 +58,8 @@ class Agreement:
 class Fidelity:
     """The fidelity of texts and images of one engine in one precision."""
 
-    texts: Agreement
-    images: Agreement
+    texts: CosineAgreement
+    images: CosineAgreement
 
     @property
     def suffices(self) -> bool:
@@ -112,7 +112,7 @@ def measure(engine: Engine, resolution: int, reference: Reference) -> Fidelity:
     """Compute the built-in inputs with `engine`, texts one by one and images in one batch."""
     texts = np.concatenate([engine.encode_texts(ids) for ids in built_in_texts()])
     images = engine.encode_images(built_in_images(resolution))
-    return Fidelity(Agreement.of(texts, reference.texts), Agreement.of(images, reference.images))
+    return Fidelity(CosineAgreement.of(texts, reference.texts), CosineAgreement.of(images, reference.images))
 
 
 def first_faithful(

@@ -86,4 +86,5 @@ def model_message(encoder: Encoder) -> pb.GetModelResponse:
         ),
         version=__version__,
         fidelity=encoder.fidelity.to_message() if encoder.fidelity else None,
+        messages=settings.message_limits(),
     )

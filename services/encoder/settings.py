@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES, MAX_TEXT_CHARS, MAX_TEXTS, MIB
-from services.common.settings import ServerSettings
+from services.common.settings import ServerSettings, check_takes_image
 from services.encoder.downloads import Hub
 
 
@@ -78,4 +78,5 @@ class EncoderSettings(ServerSettings):
                 raise ValueError(f"{queue} must be at least {call}, {getattr(self, call):,}")
         if self.max_queue_bytes < self.max_request_bytes:
             raise ValueError(f"max_queue_bytes must be at least max_request_bytes, {self.max_request_bytes:,}")
+        check_takes_image(self.max_image_bytes, max_request_bytes=self.max_request_bytes)
         return self

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Rendition(StrEnum):
+    """A form of an image that can be read."""
+
+    ORIGINAL = "original"
+    THUMBNAIL = "thumbnail"
 
 
 @dataclass(frozen=True)

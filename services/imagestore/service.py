@@ -22,31 +22,41 @@ from services.common.ids import (
     check_distinct,
     check_image_id,
     check_image_ids,
+    check_known,
     check_range,
     page_size,
     page_start,
     page_token,
 )
 from services.common.interceptors import Context
-from services.common.limits import CHUNK_BYTES, MAX_BLOBS, MAX_MEDIA_TYPE_CHARS, MAX_WRITE_CHUNK_BYTES, MIB
+from services.common.limits import (
+    CHUNK_BYTES,
+    MAX_BLOBS,
+    MAX_MEDIA_TYPE_CHARS,
+    MAX_WRITE_CHUNK_BYTES,
+    MESSAGE_MARGIN_BYTES,
+)
 from services.common.pages import fitting
 from services.common.thread_pool import aside
-from services.imagestore.records import Blob, Creation, Info, Upload
+from services.imagestore.records import Blob, Creation, Info, Rendition, Upload
 from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
 MAX_SIDE_PIXELS = 2**31 - 1
+RENDITIONS = {
+    types_pb2.RENDITION_UNSPECIFIED: Rendition.ORIGINAL,
+    types_pb2.RENDITION_ORIGINAL: Rendition.ORIGINAL,
+    types_pb2.RENDITION_THUMBNAIL: Rendition.THUMBNAIL,
+}
 CREATION_PATTERN = re.compile("C[0-9a-f]{32}")
-# Bytes of a message that are reserved for everything except image bytes.
-ANSWER_MARGIN_BYTES = MIB
 
 
 class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
     def __init__(self, store: BlobStore) -> None:
         self._store = store
         self._max_image_bytes = store.settings.max_image_bytes
-        self._max_answer_bytes = store.settings.max_message_bytes - ANSWER_MARGIN_BYTES
+        self._max_answer_bytes = store.settings.max_message_bytes - MESSAGE_MARGIN_BYTES
 
     def add_to(self, server: aio.Server) -> None:
         imagestore_pb2_grpc.add_ImageStoreServiceServicer_to_server(self, server)
@@ -75,11 +85,12 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
         return _answer(blobs, self._max_answer_bytes)
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
-        thumbnail = request.rendition == types_pb2.RENDITION_THUMBNAIL
+        check_known(request.rendition, types_pb2.Rendition, "rendition")
+        rendition = RENDITIONS[request.rendition]
         share = _until_done(context, self._store.answer())
-        blob = await self._store.one(_creation(request), check_image_id(request.image_id), thumbnail, share)
-        data = blob.thumbnail if thumbnail else blob.data
-        yield pb.ReadBlobResponse(info=_thumbnail_message(blob.info, data) if thumbnail else _message(blob.info))
+        info, data = await self._store.one(_creation(request), check_image_id(request.image_id), rendition, share)
+        original = rendition is Rendition.ORIGINAL
+        yield pb.ReadBlobResponse(info=_message(info) if original else _thumbnail_message(info, data))
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.ReadBlobResponse(chunk=data[start : start + CHUNK_BYTES])
 
@@ -152,6 +163,7 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
             store_version=database.version,
             version=__version__,
             max_image_bytes=self._max_image_bytes,
+            messages=self._store.settings.message_limits(),
         )
 
     def _uploads(self, request: pb.PutBlobsRequest) -> list[Upload]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MIB
-from services.common.settings import ServerSettings
+from services.common.settings import ServerSettings, check_takes_image
 
 
 class ImageStoreSettings(ServerSettings):
@@ -39,3 +39,13 @@ class ImageStoreSettings(ServerSettings):
     thumbnail_format: Literal["webp", "jpeg"] = Field(
         "webp", description="webp or jpeg, of thumbnails made from now on"
     )
+
+    @model_validator(mode="after")
+    def _one_image_fits(self) -> Self:
+        """An image that is stored must come back in one answer."""
+        check_takes_image(
+            self.max_image_bytes,
+            max_request_bytes=self.max_request_bytes,
+            max_message_bytes=self.max_message_bytes,
+        )
+        return self

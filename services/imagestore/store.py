@@ -26,7 +26,7 @@ from services.common.thread_pool import ThreadPool
 from services.imagestore.creations import State, claim, mark, reading_key, remaining
 from services.imagestore.database import Database, problem
 from services.imagestore.reading import by_id, data_of, rows_after, with_bytes
-from services.imagestore.records import Blob, Counts, Creation, Info, Upload
+from services.imagestore.records import Blob, Counts, Creation, Info, Rendition, Upload
 from services.imagestore.schema import contents, images, thumbnails
 from services.imagestore.settings import ImageStoreSettings
 from services.imagestore.thumbnails import make_thumbnail
@@ -98,12 +98,13 @@ class BlobStore:
         small = await self._thumbnails(collection, {bytes.fromhex(blob.info.sha256) for blob in blobs})
         return [replace(blob, thumbnail=small.get(blob.info.sha256, b"")) for blob in blobs]
 
-    async def one(self, at: Creation, image_id: str, thumbnail: bool, share: Share) -> Blob:
-        """One image, as `blobs` does. Raises ImageNotFound, Overloaded."""
-        found = await self.blobs(at, [image_id], with_data=not thumbnail, with_thumbnails=thumbnail, share=share)
-        if not found or not (found[0].data or found[0].thumbnail):
-            raise ImageNotFound(at.collection, image_id)
-        return found[0]
+    async def one(self, at: Creation, image_id: str, rendition: Rendition, share: Share) -> tuple[Info, bytes]:
+        """What is known of an image, and the bytes of one of its forms. Raises ImageNotFound, Overloaded."""
+        thumbnail = rendition is Rendition.THUMBNAIL
+        for blob in await self.blobs(at, [image_id], not thumbnail, thumbnail, share=share):
+            if data := blob.thumbnail if thumbnail else blob.data:
+                return blob.info, data
+        raise ImageNotFound(at.collection, image_id)
 
     async def delete(
         self, at: Creation, image_ids: Sequence[str], revisions: Mapping[str, int] | None = None

@@ -33,7 +33,7 @@ async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
         # On the first, callers choose whom to ask: searches go on while a full disk refuses writes.
         checks = {"": store.answers, service.NAME: store.check}
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base class.
-        servicer = service.RetrieverServicer(store, settings.max_message_bytes)
+        servicer = service.RetrieverServicer(store, settings.message_limits())
         yield await stack.enter_async_context(server.running(settings, [service.NAME], [servicer.add_to], checks))
 
 

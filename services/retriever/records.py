@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.common.errors import PrecisionMismatch
-from services.common.fingerprint import Fingerprint
+from services.common.fingerprint import Fingerprint, check_same_precision
 
 Vector = npt.NDArray[np.float32]
 Attributes = Mapping[str, Any]
@@ -59,10 +58,6 @@ class Precision:
     strict: bool = False
     fidelity: dict[str, Any] = field(default_factory=dict)
 
-    def differs(self, other: str) -> bool:
-        """Whether vectors are known to be of another precision."""
-        return bool(self.name and other) and self.name != other
-
 
 UNKNOWN = Precision()
 
@@ -102,8 +97,8 @@ class VectorCollection:
 
     def checked(self, precision: str) -> VectorCollection:
         """Itself. Raises PrecisionMismatch if it is strict and vectors in `precision` are not like its own."""
-        if self.precision.strict and self.precision.differs(precision):
-            raise PrecisionMismatch(self.id, self.precision.name, precision)
+        if self.precision.strict:
+            check_same_precision(self.id, self.precision.name, precision)
         return self
 
     def to_json(self) -> dict[str, Any]:

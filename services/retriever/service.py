@@ -74,9 +74,9 @@ _INDEX_PREFIX = "INDEX_TYPE_"
 
 
 class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
-    def __init__(self, store: VectorStore, max_message_bytes: int) -> None:
+    def __init__(self, store: VectorStore, limits: types_pb2.MessageLimits) -> None:
         self._store = store
-        self._max_message_bytes = max_message_bytes
+        self._limits = limits
 
     def add_to(self, server: aio.Server) -> None:
         retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(self, server)
@@ -193,7 +193,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             _consistency(request.consistency),
             request.rebuild,
         )
-        page = fitting(map(_from_record, records), size, self._max_message_bytes)
+        page = fitting(map(_from_record, records), size, self._limits.max_answer_bytes)
         return pb.ListVectorsResponse(
             records=page,
             next_page_token=page_token(page[-1].image_id) if len(page) < len(records) else "",
@@ -224,7 +224,10 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
 
     async def GetVectorStore(self, request: pb.GetVectorStoreRequest, context: Context) -> pb.GetVectorStoreResponse:
         return pb.GetVectorStoreResponse(
-            kind=self._store.kind, store_version=await self._store.version(), version=__version__
+            kind=self._store.kind,
+            store_version=await self._store.version(),
+            version=__version__,
+            messages=self._limits,
         )
 
     async def _creation_id(self, collection: str) -> str:

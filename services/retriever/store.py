@@ -73,14 +73,14 @@ class VectorStore:
 
     @looking_again
     async def count(self, collection: str, where: Condition | None, consistency: Consistency) -> int:
-        found = await self.catalog.get(collection)
+        current = await self.catalog.get(collection)
         if self._compares(where):
-            return len(await self._matching(found, where, consistency))
-        return int(await self.catalog.on(found, self._backend.count, where, consistency))
+            return len(await self._matching(current, where, consistency))
+        return int(await self.catalog.on(current, self._backend.count, where, consistency))
 
-    async def indexed(self, found: VectorCollection) -> int:
+    async def indexed(self, current: VectorCollection) -> int:
         """How many vectors the index holds; the rest is in memory, or on its way into it."""
-        return int(await self.catalog.on(found, self._backend.indexed))
+        return int(await self.catalog.on(current, self._backend.indexed))
 
     async def upsert(
         self, collection: str, model: Fingerprint, records: Sequence[Record], precision: str = ""
@@ -104,9 +104,9 @@ class VectorStore:
             except GenerationGone:
                 continue
             # It may have been replaced meanwhile. Then the rows are not where searches look.
-            found = await self.catalog.fresh(collection)
-            if written.physical in [each.physical for each in found.generations]:
-                return found
+            current = await self.catalog.fresh(collection)
+            if written.physical in [generation.physical for generation in current.generations]:
+                return current
 
     async def delete(self, collection: str, image_ids: Sequence[str], rebuild_only: bool = False) -> None:
         """From every generation, or from the next one alone. Raises CollectionNotFound.
@@ -114,17 +114,17 @@ class VectorStore:
         The bytes are deleted after this, and until then a re-embedding copies them. It waits a moment before it looks
         for what it copied too much. So a delete that took longer than that is made again.
         """
-        found = await (self.catalog.fresh(collection) if rebuild_only else self.catalog.get(collection))
+        current = await (self.catalog.fresh(collection) if rebuild_only else self.catalog.get(collection))
         for _ in range(MAX_DELETES):
             began = asyncio.get_running_loop().time()
             done: set[str] = set()
-            while left := [each for each in found.generations[rebuild_only:] if each.physical not in done]:
-                for each in left:
+            while left := [one for one in current.generations[rebuild_only:] if one.physical not in done]:
+                for generation in left:
                     with contextlib.suppress(GenerationGone):
-                        await self.catalog.on(each, self._backend.delete, image_ids)
-                    done.add(each.physical)
+                        await self.catalog.on(generation, self._backend.delete, image_ids)
+                    done.add(generation.physical)
                 # Another one may have begun, or taken this one's place, meanwhile.
-                found = await self.catalog.fresh(collection)
+                current = await self.catalog.fresh(collection)
             if asyncio.get_running_loop().time() - began < DELETE_SECONDS:
                 return
 
@@ -138,8 +138,8 @@ class VectorStore:
         rebuild: bool = False,
     ) -> list[Record]:
         """Those of `image_ids` that are there, in their order."""
-        found = await self._generation(collection, rebuild)
-        records = await self.catalog.on(found, self._backend.fetch, image_ids, with_vectors, consistency)
+        current = await self._generation(collection, rebuild)
+        records = await self.catalog.on(current, self._backend.fetch, image_ids, with_vectors, consistency)
         by_id = {record.image_id: record for record in records}
         return [by_id[image_id] for image_id in image_ids if image_id in by_id]
 
@@ -155,11 +155,11 @@ class VectorStore:
         rebuild: bool = False,
     ) -> list[Record]:
         """The records with the `size` smallest ids after `last`."""
-        found = await self._generation(collection, rebuild)
+        current = await self._generation(collection, rebuild)
         page: list[Record] = []
         # If records are compared here, few of those that are read may be wanted.
         step = max(size, SCAN_PAGE) if self._compares(where) else size
-        async for records in self._pages(found, last, step, where, with_vectors, consistency):
+        async for records in self._pages(current, last, step, where, with_vectors, consistency):
             page.extend(records)
             if len(page) >= size:
                 break
@@ -171,25 +171,25 @@ class VectorStore:
 
         Raises CollectionNotFound, ModelMismatch, PrecisionMismatch, InvalidField.
         """
-        found = await self.catalog.guarded(collection, model, precision=wanted.precision)
+        current = await self.catalog.guarded(collection, model, precision=wanted.precision)
         vectors = [_checked(query, model.dim, f"queries[{place}]") for place, query in enumerate(wanted.queries)]
-        if wanted.exact and found.index.type != "FLAT":
-            return await self._scan(found, vectors, wanted)
+        if wanted.exact and current.index.type != "FLAT":
+            return await self._scan(current, vectors, wanted)
         among: Selection = wanted.where
         if self._compares(wanted.where) and not (
-            among := await self._matching(found, wanted.where, wanted.consistency)
+            among := await self._matching(current, wanted.where, wanted.consistency)
         ):
             return [[] for _ in vectors]
         most = self._backend.max_hits
         limit = min(wanted.top_k + 1, most)
-        results = await self._ask(found, vectors, limit, among, wanted)
+        results = await self._ask(current, vectors, limit, among, wanted)
         for place, vector in enumerate(vectors):
             # One more than asked for was fetched. Where the cut goes through a tie, the ids must decide: fetch more.
             wider = limit
             while _tied_at_cut(results[place], wanted.top_k, wider) and wider < most:
                 wider = min(wider * 2, most)
-                [results[place]] = await self._ask(found, [vector], wider, among, wanted)
-        return [sorted(hits, key=lambda each: each.place)[: wanted.top_k] for hits in results]
+                [results[place]] = await self._ask(current, [vector], wider, among, wanted)
+        return [sorted(hits, key=lambda hit: hit.place)[: wanted.top_k] for hits in results]
 
     async def close(self) -> None:
         await self.catalog.close()
@@ -203,14 +203,14 @@ class VectorStore:
         await self._backend.check()
 
     async def _generation(self, collection: str, rebuild: bool) -> VectorCollection:
-        found = await self.catalog.get(collection)
-        if rebuild and found.rebuild is None:
+        current = await self.catalog.get(collection)
+        if rebuild and current.rebuild is None:
             raise InvalidField("rebuild", f"{collection} is not being re-embedded")
-        return found.rebuild if rebuild and found.rebuild is not None else found
+        return current.rebuild if rebuild and current.rebuild is not None else current
 
     async def _pages(
         self,
-        found: VectorCollection,
+        current: VectorCollection,
         last: str,
         size: int,
         where: Condition | None,
@@ -218,39 +218,42 @@ class VectorStore:
         consistency: Consistency,
     ) -> AsyncIterator[list[Record]]:
         """Records after the id `last`, in order, up to `size` at a time; a page may be empty although others follow."""
-        comparing = self._compares(where)
-        asked = None if comparing else where
-        while records := await self.catalog.on(found, self._backend.page, last, size, asked, with_vectors, consistency):
+        asked = None if self._compares(where) else where
+        while records := await self.catalog.on(
+            current, self._backend.page, last, size, asked, with_vectors, consistency
+        ):
             last = records[-1].image_id
-            yield [record for record in records if matches(where, record.attributes)] if comparing else records
+            if self._compares(where):
+                records = [record for record in records if matches(where, record.attributes)]
+            yield records
 
     def _compares(self, where: Condition | None) -> TypeGuard[Condition]:
         """Whether records are compared with the condition here, because the backend cannot."""
         return where is not None and not self._backend.evaluates_filters
 
-    async def _matching(self, found: VectorCollection, where: Condition, consistency: Consistency) -> list[str]:
-        pages = self._pages(found, "", SCAN_PAGE, where, False, consistency)
+    async def _matching(self, current: VectorCollection, where: Condition, consistency: Consistency) -> list[str]:
+        pages = self._pages(current, "", SCAN_PAGE, where, False, consistency)
         return [record.image_id async for records in pages for record in records]
 
     async def _ask(
-        self, found: VectorCollection, vectors: Sequence[Vector], limit: int, among: Selection, wanted: Search
+        self, current: VectorCollection, vectors: Sequence[Vector], limit: int, among: Selection, wanted: Search
     ) -> list[list[Hit]]:
         search = partial(
             self._backend.search,
-            metric=found.metric,
-            index_type=found.index.type,
+            metric=current.metric,
+            index_type=current.index.type,
             parameters=wanted.parameters or {},
             with_vectors=wanted.with_vectors,
             consistency=wanted.consistency,
         )
-        hits: list[list[Hit]] = await self.catalog.on(found, search, vectors, limit, among)
+        hits: list[list[Hit]] = await self.catalog.on(current, search, vectors, limit, among)
         return hits
 
-    async def _scan(self, found: VectorCollection, vectors: Sequence[Vector], wanted: Search) -> list[list[Hit]]:
+    async def _scan(self, current: VectorCollection, vectors: Sequence[Vector], wanted: Search) -> list[list[Hit]]:
         """Compares every vector, a page at a time, keeping the best of each query."""
         queries = np.stack(vectors)
         best: list[list[Hit]] = [[] for _ in vectors]
-        async for records in self._pages(found, "", SCAN_PAGE, wanted.where, True, wanted.consistency):
+        async for records in self._pages(current, "", SCAN_PAGE, wanted.where, True, wanted.consistency):
             if not records:
                 continue
             scores = queries @ np.array([record.vector for record in records]).T
@@ -258,7 +261,7 @@ class VectorStore:
                 for record, score in zip(records, record_scores, strict=True):
                     vector = record.vector if wanted.with_vectors else None
                     kept.append(Hit(record.image_id, float(score), record.attributes, vector))
-                kept.sort(key=lambda each: each.place)
+                kept.sort(key=lambda hit: hit.place)
                 del kept[wanted.top_k :]
         return best
 

@@ -114,7 +114,7 @@ class Searcher(threading.Thread):
 
     def _read(self, image_id: str) -> None:
         try:
-            data = self._gateway.read_image(COLLECTION, image_id, thumbnail=False)
+            data = self._gateway.read_image(COLLECTION, image_id, types_pb2.RENDITION_ORIGINAL)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 self.problems.append(f"{image_id} was found and has no bytes")
@@ -239,4 +239,4 @@ def check_every_image(system: Cluster, images: Mapping[str, bytes]) -> None:
             )
             assert [result.hits[0].image_id for result in found.results] == some
     for image_id, data in images.items():
-        assert system.gateways[1].read_image(COLLECTION, image_id, thumbnail=False) == data
+        assert system.gateways[1].read_image(COLLECTION, image_id, types_pb2.RENDITION_ORIGINAL) == data

@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, make_url, text
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
 from services.common.channels import open_channel
-from services.common.limits import MIB
+from services.common.limits import CHUNK_BYTES, MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests.support import servers
@@ -83,7 +83,9 @@ async def test_attributes_come_back_as_they_were(stub: Stub) -> None:
 
 
 async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) -> None:
-    settings = ImageStoreSettings(port=0, database=SecretStr(str(tmp_path / "images.db")), max_message_bytes=2 * MIB)
+    settings = ImageStoreSettings(
+        port=0, database=SecretStr(str(tmp_path / "images.db")), max_message_bytes=2 * MIB, max_image_bytes=MIB
+    )
     async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
         for number in range(40):
@@ -102,7 +104,7 @@ async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) 
 
 
 async def test_images_that_one_answer_cannot_take_are_refused(database: str) -> None:
-    async with serving(database, max_message_bytes=2 * MIB) as stub:
+    async with serving(database, max_message_bytes=2 * MIB, max_image_bytes=MIB) as stub:
         await stub.DropBlobs(pb.DropBlobsRequest(collection="c"))
         sizes = {"a": 700_000, "b": 10, "c": 300_000, "d": 700_000, "e": 60_000}
         images = {image_id: os.urandom(size) for image_id, size in sizes.items()}
@@ -198,7 +200,15 @@ async def test_streams_in_chunks_with_a_checksum(stub: Stub) -> None:
     parts = [part async for part in stub.ReadBlob(pb.ReadBlobRequest(collection="c", image_id="big"))]
     assert parts[0].info.sha256 == digest
     assert b"".join(part.chunk for part in parts[1:]) == data
-    assert max(len(part.chunk) for part in parts) <= 256 * 1024
+    assert max(len(part.chunk) for part in parts) <= CHUNK_BYTES
+    head = pb.WriteBlobRequest(head=pb.WriteBlobHead(collection="c", blob=pb.BlobUpload(image_id="big")))
+    with pytest.raises(aio.AioRpcError) as caught:
+        await stub.WriteBlob(iter([head, pb.WriteBlobRequest(chunk=bytes(MIB + 1))]))
+    assert refusal(caught.value).reason == "INVALID_FIELD"
+    with pytest.raises(aio.AioRpcError) as caught:
+        await anext(aiter(stub.ReadBlob(pb.ReadBlobRequest(collection="c", image_id="big", rendition=7))))  # type: ignore[arg-type]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "rendition: 7 is not a value of Rendition" in (caught.value.details() or "")
 
 
 async def test_thumbnails_are_made_once_and_go_with_their_content(stub: Stub) -> None:

@@ -29,7 +29,7 @@ def database(tmp_path: Path) -> str:
 
 
 async def test_an_id_that_is_repeated_is_answered_once(database: str) -> None:
-    async with serving(database, max_message_bytes=2 * MIB) as stub:
+    async with serving(database, max_message_bytes=2 * MIB, max_image_bytes=MIB) as stub:
         data = os.urandom(700_000)
         await put(stub, big=data, small=b"small")
         request = pb.GetBlobsRequest(collection="c", image_ids=["big", "small"] + ["big"] * 60, include_data=True)
@@ -40,8 +40,8 @@ async def test_an_id_that_is_repeated_is_answered_once(database: str) -> None:
 
 
 async def test_attributes_count_as_bytes_of_an_answer(database: str) -> None:
-    """300 KB of JSON, which become a message of 1.3 MB."""
-    async with serving(database, max_message_bytes=2 * MIB) as stub:
+    """300 KB of JSON that are 1.3 MB of a message."""
+    async with serving(database, max_message_bytes=2 * MIB, max_image_bytes=MIB) as stub:
         ids = [str(number) for number in range(25)]
         blobs = [pb.BlobUpload(image_id=image_id, data=b"x") for image_id in ids]
         for blob in blobs:

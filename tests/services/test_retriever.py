@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -209,6 +210,10 @@ async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) 
             assert page.ByteSize() < MIB
             seen += [record.image_id for record in page.records]
             pages, token = pages + 1, page.next_page_token
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.GetVectors(pb.GetVectorsRequest(collection="large", image_ids=seen, consistency=STRONG))
+        refused = refusal(caught.value)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
     assert seen == [record.image_id for record in records]
     assert pages == 3
 

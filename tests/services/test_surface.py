@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc import StatusCode, aio
@@ -21,8 +22,9 @@ from pydantic import SecretStr
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
+from services.common.calls import calling
 from services.common.channels import open_channel
-from services.common.errors import UnreadableAnswer
+from services.common.errors import AnswerTooLarge, UnreadableAnswer
 from services.common.limits import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
@@ -267,3 +269,22 @@ async def test_real_clients_of_reflection(port: int) -> None:
     )
     for protocol in ("grpc-v1", "grpc-v1alpha"):
         assert "wentu.v1.ImageStoreService/PutBlobs" in await output(*buf, "--reflect-protocol", protocol)
+
+
+async def test_an_answer_that_the_channel_does_not_take_is_too_large() -> None:
+    """As gRPC itself says it, on a real channel: it has no details."""
+
+    async def large(request: bytes, context: object) -> bytes:
+        return bytes(2000)
+
+    server = aio.server()
+    method: Any = grpc.unary_unary_rpc_method_handler(large)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.B", {"C": method}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", 1000)]) as channel:
+        call: Any = channel.unary_unary("/a.B/C")
+        with pytest.raises(AnswerTooLarge, match="the answer of retriever is larger"):
+            async with calling("retriever"):
+                await call(b"")
+    await server.stop(None)

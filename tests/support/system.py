@@ -104,7 +104,7 @@ class System:
         return [(hit.image_id, hit.score) for hit in found.hits]
 
     def read(self, collection: str, image_id: str) -> bytes:
-        return self.client.read_image(collection, image_id, thumbnail=False)
+        return self.client.read_image(collection, image_id, types_pb2.RENDITION_ORIGINAL)
 
 
 def new_system(data: Path, *flags: str) -> System:

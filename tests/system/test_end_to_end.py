@@ -36,7 +36,7 @@ def test_import_search_read_delete(system: System, collection: str) -> None:
 
     first = found.hits[0].image_id
     assert system.read(collection, first) == SAMPLE[first]
-    thumbnail = system.client.read_image(collection, first, thumbnail=True)
+    thumbnail = system.client.read_image(collection, first, types_pb2.RENDITION_THUMBNAIL)
     assert max(Image.open(io.BytesIO(thumbnail)).size) <= 256
 
     request = pb.DeleteImagesRequest(collection=collection, ids=pb.ImageIdList(image_ids=[first, "never there"]))

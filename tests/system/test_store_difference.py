@@ -24,11 +24,11 @@ SECONDS = 20
 
 
 @contextmanager
-def counting_gateway(system: System, folder: Path) -> Iterator[tuple[str, str]]:
-    """A second gateway that counts all the time: its address, and the address of its metrics."""
+def second_gateway(system: System, folder: Path, *flags: str) -> Iterator[tuple[str, str]]:
+    """A second gateway of the system; its address and that of its metrics."""
     port = free_ports(2)
     command = [sys.executable, "-m", "gateway", "--port", str(port), "--metrics-port", str(port + 1)]
-    command += ["--count-seconds", "0.2"]
+    command += flags
     for offset, name in enumerate(("encoder", "retriever", "imagestore"), start=1):
         command += [f"--{name}", f"127.0.0.1:{system.port + offset}"]
     with process(command, folder / "gateway.log"):
@@ -49,7 +49,7 @@ def test_images_without_vectors_are_told_until_they_are_repaired(
 ) -> None:
     system.add(collection, {"whole": noise(1)})
     put(system, collection, {"cut off": noise(2), "cut off too": noise(3)})
-    with counting_gateway(system, tmp_path) as (address, metrics):
+    with second_gateway(system, tmp_path, "--count-seconds", "0.2") as (address, metrics):
         client = Client(address)
 
         def told() -> list[tuple[str, int, int]]:

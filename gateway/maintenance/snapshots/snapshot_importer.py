@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Any
 
 import structlog
 
@@ -39,7 +40,20 @@ IMPORTS_AT_ONCE = 2
 _KEPT = ("media_type", "width", "height")
 
 
-class Importer:
+@dataclass(frozen=True)
+class SnapshotImage:
+    """An image of a snapshot: its vector with attributes, its bytes, and what else is kept of it by name."""
+
+    record: retriever_pb2.VectorRecord
+    data: bytes
+    kept: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: Row, data: bytes) -> SnapshotImage:
+        return cls(record(row), data, {name: row[name] for name in _KEPT})
+
+
+class SnapshotImporter:
     """Makes collections."""
 
     def __init__(self, clients: Clients, limits: GatewaySettings) -> None:
@@ -87,12 +101,13 @@ class Importer:
 
     async def _some(self, collection: retriever_pb2.VectorCollection, rows: Rows, file: IO[bytes], name: str) -> int:
         wanted = dict(rows.by_content)
-        pairs: Iterator[tuple[Row, bytes]] = (
-            (rows.row(*at), data)
+        # Read, checked and parsed on a thread, a batch at a time.
+        images: Iterator[SnapshotImage] = (
+            SnapshotImage.of(rows.row(*at), data)
             for sha256, data in contents(file, name, self._limits.max_image_bytes)
             for at in wanted.pop(sha256, ())
         )
-        some = batches(pairs, lambda pair: len(pair[1]), self._limits)
+        some = batches(images, lambda image: len(image.data), self._limits)
         while batch := await asyncio.to_thread(next, some, None):
             with _refusing(name):
                 await self._write(collection, batch)
@@ -102,23 +117,24 @@ class Importer:
             )
         return len(rows)
 
-    async def _write(self, collection: retriever_pb2.VectorCollection, pairs: list[tuple[Row, bytes]]) -> None:
+    async def _write(self, collection: retriever_pb2.VectorCollection, images: Sequence[SnapshotImage]) -> None:
         """Bytes first, then vectors."""
-        records = [record(each) for each, _ in pairs]
         blobs = [
             imagestore_pb2.BlobUpload(
-                image_id=made.image_id, data=data, attributes=made.attributes, **{name: each[name] for name in _KEPT}
+                image_id=image.record.image_id, data=image.data, attributes=image.record.attributes, **image.kept
             )
-            for made, (each, data) in zip(records, pairs, strict=True)
+            for image in images
         ]
         put = await self._clients.put_blobs(collection.collection, blobs, creation_id=collection.creation_id)
-        images = [
-            StoredImage(made.image_id, data, made.attributes, made.content_sha256, revision)
-            for made, (_, data), revision in zip(records, pairs, put.revisions, strict=True)
+        stored = [
+            StoredImage(
+                image.record.image_id, image.data, image.record.attributes, image.record.content_sha256, revision
+            )
+            for image, revision in zip(images, put.revisions, strict=True)
         ]
-        vectors = Vectors({made.image_id: made.embedding for made in records})
+        vectors = Vectors({image.record.image_id: image.record.embedding for image in images})
         agreement = Agreement(self._clients, self._limits, collection.collection, collection.creation_id)
-        errors = await agreement.write(images, {Fingerprint.from_message(collection.model): vectors})
+        errors = await agreement.write(stored, {Fingerprint.from_message(collection.model): vectors})
         for error in errors.values():
             raise error
 
