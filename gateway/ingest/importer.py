@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.ingest.agreement import Agreement, StoredImage, Vectors
+from gateway.ingest.unfinished import LookAfter, finished_or
 from gateway.precision import PrecisionNotes, check_strict
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
@@ -86,6 +87,7 @@ class Importer:
         creation_id: str,
         if_exists: types_pb2.IfExists.ValueType,
         notes: PrecisionNotes,
+        look_after: LookAfter,
     ) -> None:
         self._clients = clients
         self._collection = collection
@@ -94,6 +96,7 @@ class Importer:
         self._max_image_bytes = settings.max_image_bytes
         self._agreement = Agreement(clients, settings, collection, creation_id)
         self._notes = notes
+        self._look_after = look_after
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
         """One outcome per image, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
@@ -134,7 +137,7 @@ class Importer:
         if not uploads:
             return []
         image_ids = [upload.image_id for upload in uploads]
-        found = await self._clients.get_blobs(self._collection, image_ids, creation_id=self._creation_id)
+        found = await self._clients.imagestore.get_blobs(self._collection, image_ids, creation_id=self._creation_id)
         stored = {blob.info.image_id: blob.info for blob in found}
         complete = await self._complete(stored) if self._if_exists in _KEEPING else set()
         wanted = [upload for upload in uploads if upload.image_id not in complete]
@@ -145,7 +148,9 @@ class Importer:
         """Those of the stored ids that need nothing more: searchable, by a vector of these very bytes."""
         if not stored:
             return set()
-        found = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
+        found = await self._clients.retriever.get_vectors(
+            self._collection, sorted(stored), embeddings=False, strong=True
+        )
         if found.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
         return {
@@ -171,8 +176,8 @@ class Importer:
         good = [upload for upload in uploads if upload.image_id in encoded.vectors]
         if not good:
             return outcomes
-        with self._clients.told_if_unfinished(self._collection, [upload.image_id for upload in good]):
-            put = await self._clients.put_blobs(
+        with finished_or(self._look_after, self._collection, [upload.image_id for upload in good]):
+            put = await self._clients.imagestore.put_blobs(
                 self._collection,
                 [_blob(upload, encoded.vectors[upload.image_id]) for upload in good],
                 creation_id=self._creation_id,
@@ -236,7 +241,7 @@ class Importer:
         same = sorted(image_id for image_id, sha256 in hashes.items() if stored[image_id].sha256 == sha256)
         if not same:
             return {}
-        known = await self._clients.get_vectors(self._collection, same, embeddings=True, strong=False)
+        known = await self._clients.retriever.get_vectors(self._collection, same, embeddings=True, strong=False)
         found = {}
         for record in known.records:
             made_from = (record.content_sha256, record.model_sha256)

@@ -222,10 +222,10 @@ class UpstreamUnavailable(WentuError):
     code = Code.UNAVAILABLE
     reason = "DEPENDENCY_UNAVAILABLE"
 
-    def __init__(self, dependency: str, problem: str, retry_after_seconds: float = 1.0) -> None:
+    def __init__(self, upstream: str, problem: str, retry_after_seconds: float = 1.0) -> None:
         super().__init__(
-            f"{dependency} is unavailable: {problem}",
-            metadata={"dependency": dependency},
+            f"{upstream} is unavailable: {problem}",
+            metadata={"dependency": upstream},
             retry_after_seconds=retry_after_seconds,
         )
 

@@ -78,7 +78,7 @@ def _details(error: aio.AioRpcError) -> dict[str, Any]:
     return found
 
 
-def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
+def from_rpc_error(error: aio.AioRpcError, upstream: str) -> WentuError:
     """What a failed call to another service means for the caller of this one.
 
     An error of this project keeps its class, code, field, metadata and advice. Of others, a broken connection or a
@@ -88,7 +88,7 @@ def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
     details = _details(error)
     info, bad_request, retry = (details.get(name) for name in ("ErrorInfo", "BadRequest", "RetryInfo"))
     if code is Code.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(f"{dependency} did not answer in time")
+        return DeadlineExceeded(f"{upstream} did not answer in time")
     if info is not None and info.domain == DOMAIN:
         return rebuilt(
             code,
@@ -100,8 +100,8 @@ def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
         )
     if code in _TROUBLE:
         problem = "it does not answer" if code is Code.UNAVAILABLE else f"it failed with {error.code().name}"
-        return UpstreamUnavailable(dependency, problem)
-    return rebuilt(code, "UNSUPPORTED", error.details() or "", metadata={"dependency": dependency})
+        return UpstreamUnavailable(upstream, problem)
+    return rebuilt(code, "UNSUPPORTED", error.details() or "", metadata={"dependency": upstream})
 
 
 def grpc_status(code: Code) -> grpc.StatusCode:
