@@ -17,6 +17,7 @@ from pymilvus import DataType, MilvusClient
 from bench.report import Report, bare_call_ms
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
+from services.common.channels import open_sync_channel
 
 DIM = 512
 # Embeddings of images lie near a surface of few dimensions; of plain noise no index finds anything.
@@ -98,11 +99,10 @@ def rows(first: int, vectors: Vectors) -> list[dict[str, Any]]:
 
 def measure(report: Report, milvus: str, retriever: str, proxy: str, count: int) -> None:
     """All of it, on a Milvus, a retriever and a bench.proxy that are running."""
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with (
         closing(MilvusClient(milvus)) as client,
-        grpc.insecure_channel(retriever, options) as channel,
-        grpc.insecure_channel(proxy) as least,
+        open_sync_channel(retriever, direct=True, max_message_bytes=-1) as channel,
+        open_sync_channel(proxy, direct=True) as least,
     ):
         stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
         index = types_pb2.IndexSpec(

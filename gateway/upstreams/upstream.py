@@ -29,7 +29,9 @@ class Upstream:
     def __init__(self, name: str, address: str, settings: GatewaySettings) -> None:
         self.name = name
         self.address = address
-        self.channel: aio.Channel = open_channel(address, max_message_bytes=settings.max_message_bytes)
+        self.channel: aio.Channel = open_channel(
+            address, max_message_bytes=settings.max_message_bytes, use_proxy=settings.use_proxy
+        )
         self._limit_seconds = settings.timeout_seconds
 
     async def call(
