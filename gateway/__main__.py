@@ -27,8 +27,7 @@ from gateway.upstreams.clients import Clients
 from gateway.upstreams.upstream import Upstream
 from services.common import server
 from services.common.health import Check
-from services.common.logs import configure_logs
-from services.common.settings import load_settings
+from services.common.main import run_service
 
 
 def needs(*upstreams: Upstream) -> Check:
@@ -57,7 +56,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
-            service.SearchServicer(searcher, Scorer(clients)).add_to,  # type: ignore[abstract]
+            service.SearchServicer(searcher, Scorer(clients), metrics).add_to,  # type: ignore[abstract]
             service.ImageServicer(clients, Images(clients, settings, repairs.ask), settings, notes, repairs.ask).add_to,
             service.CollectionServicer(Collections(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
@@ -82,12 +81,5 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         yield await stack.enter_async_context(server.running(settings, names, register, checks, registry))
 
 
-async def main() -> None:
-    settings = load_settings(GatewaySettings, "wentu-gateway")
-    configure_logs("gateway", settings.log_level, settings.log_format)
-    async with running(settings):
-        await server.until_stopped(settings)
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_service("gateway", GatewaySettings, running)

@@ -15,6 +15,7 @@ from gateway.maintenance.reconciler import Reconciler
 from gateway.maintenance.reembedder import Reembedder
 from gateway.maintenance.snapshots import snapshot_exporter as exporting
 from gateway.maintenance.snapshots import snapshot_importer as snapshot_importing
+from gateway.metrics import GatewayMetrics
 from gateway.precision import PrecisionNotes
 from gateway.search.scorer import Scorer
 from gateway.search.searcher import Searcher
@@ -35,15 +36,18 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
-    def __init__(self, searcher: Searcher, scorer: Scorer) -> None:
+    def __init__(self, searcher: Searcher, scorer: Scorer, metrics: GatewayMetrics) -> None:
         self._searcher = searcher
         self._scorer = scorer
+        self._metrics = metrics
 
     def add_to(self, server: aio.Server) -> None:
         search_pb2_grpc.add_SearchServiceServicer_to_server(self, server)
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
-        return await self._searcher.search(request)
+        response = await self._searcher.search(request)
+        self._metrics.searched(response.timings)
+        return response
 
     async def ScoreTexts(self, request: pb.ScoreTextsRequest, context: Context) -> pb.ScoreTextsResponse:
         return await self._scorer.score(request)

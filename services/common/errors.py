@@ -309,3 +309,7 @@ def _subclasses(kind: type[WentuError]) -> Iterator[type[WentuError]]:
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
+
+
+class StartError(Exception):
+    """A service cannot start, for a reason that its operator can mend; the message says which. No caller sees it."""

@@ -45,7 +45,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @asynccontextmanager
 async def serving(database: str, **more: Any) -> AsyncIterator[Stub]:
     settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0, **more)
-    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", retry=False) as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         yield imagestore_pb2_grpc.ImageStoreServiceStub(channel)
 
 
