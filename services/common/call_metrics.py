@@ -69,6 +69,7 @@ class MethodMetrics:
         self._started = metrics.started.labels(*labels)
         self._seconds = metrics.seconds.labels(*labels)
         self._in_flight = metrics.in_flight.labels(*labels)
+        self._handled: dict[str, Counter] = {}
 
     def started(self) -> None:
         self._started.inc()
@@ -82,4 +83,7 @@ class MethodMetrics:
         """`code`: the name of the status, as OK."""
         self._in_flight.dec()
         self._seconds.observe(seconds)
-        self._metrics.handled.labels(*self._labels, code).inc()
+        handled = self._handled.get(code)
+        if handled is None:
+            handled = self._handled[code] = self._metrics.handled.labels(*self._labels, code)
+        handled.inc()
