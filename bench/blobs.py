@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import grpc
 import numpy as np
 import pymysql
 
 from bench.report import Report, bare_call_ms
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
+from services.common.channels import open_sync_channel
 
 SIZE_BYTES = 4096
 BATCH = 64
@@ -39,7 +39,7 @@ def measure(report: Report, database: str, imagestore: str, count: int) -> None:
     port = int(database.rpartition(":")[2].partition("/")[0])
     with (
         pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=False) as connection,
-        grpc.insecure_channel(imagestore, [("grpc.max_receive_message_length", -1)]) as channel,
+        open_sync_channel(imagestore, direct=True, max_message_bytes=-1) as channel,
     ):
         stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
         cursor = connection.cursor()

@@ -37,6 +37,7 @@ from bench.report import Report
 from bench.serving import Serving, serving
 from protos import encoder_pb2 as pb
 from protos import encoder_pb2_grpc
+from services.common.channels import open_channel
 from services.encoder.checkpoints import NAMED, Checkpoint, find_checkpoint
 from services.encoder.engine import Engine
 from services.encoder.engines import make_engine
@@ -310,7 +311,7 @@ async def measure(report: Report, name: str, options: argparse.Namespace, folder
     with serving("services.encoder", flags, folder) as cold:
         first = cold.start_seconds
     with serving("services.encoder", flags, folder) as server:
-        async with aio.insecure_channel(server.address) as channel:
+        async with open_channel(server.address, direct=True) as channel:
             report.row(
                 f"**{name}** start", f"{server.start_seconds:.1f} s", f"the first time {first:.1f} s",
                 memory_mib=server.rss_mib,

@@ -17,6 +17,7 @@ from pymilvus import DataType, MilvusClient
 from bench.report import Report, bare_call_ms
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
+from services.common.channels import open_sync_channel
 
 DIM = 512
 # Embeddings of images lie near a surface of few dimensions. Plain noise would be too hard for any index.
@@ -97,12 +98,11 @@ def rows(first: int, vectors: Vectors) -> list[dict[str, Any]]:
 
 
 def measure(report: Report, milvus: str, retriever: str, proxy: str, count: int) -> None:
-    """Run the whole benchmark against a Milvus, a retriever and a bench.proxy that are running."""
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    """All of it, on a Milvus, a retriever and a bench.proxy that are running."""
     with (
         closing(MilvusClient(milvus)) as client,
-        grpc.insecure_channel(retriever, options) as channel,
-        grpc.insecure_channel(proxy) as least,
+        open_sync_channel(retriever, direct=True, max_message_bytes=-1) as channel,
+        open_sync_channel(proxy, direct=True) as least,
     ):
         stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
         index = types_pb2.IndexSpec(

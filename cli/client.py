@@ -12,7 +12,7 @@ import grpc
 from cli.errors import CommandError
 from protos import admin_pb2_grpc, search_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
-from services.common.limits import MAX_MESSAGE_BYTES
+from services.common.channels import open_sync_channel
 
 T = TypeVar("T")
 TIMEOUT_SECONDS = 60.0
@@ -29,22 +29,20 @@ def hang_seconds() -> float:
         raise CommandError(f"WENTU_HANG_SECONDS is {given!r}; it must be a number of seconds") from error
 
 
+def use_proxy() -> bool:
+    """WENTU_USE_PROXY: whether a gateway is called through the proxy that the environment names."""
+    return os.environ.get("WENTU_USE_PROXY", "").lower() in ("1", "true", "yes", "on")
+
+
 class Client:
     """The stubs of one gateway."""
 
     def __init__(self, address: str) -> None:
-        silence_ms = round(hang_seconds() * 500)
-        options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.keepalive_time_ms", silence_ms),
-            ("grpc.keepalive_timeout_ms", silence_ms),
-            # C-core's default of a minute would win over the line above.
-            ("grpc.http2.ping_timeout_ms", silence_ms),
-            ("grpc.http2.max_pings_without_data", 0),
-        ]
+        half = hang_seconds() / 2
         self.address = address
-        self.channel = grpc.insecure_channel(address, options)
+        self.channel = open_sync_channel(
+            address, direct=True, use_proxy=use_proxy(), silence_seconds=half, ping_seconds=half
+        )
         self.search = search_pb2_grpc.SearchServiceStub(self.channel)
         self.images = search_pb2_grpc.ImageServiceStub(self.channel)
         self.collections = search_pb2_grpc.CollectionServiceStub(self.channel)

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
 from cli.errors import CommandError
+from services.common.channels import open_channel
 
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.1
@@ -167,7 +168,7 @@ async def _all_ready(children: Sequence[Child], console: Console) -> None:
 async def _ready(child: Child, console: Console) -> None:
     """Returns when the service says that it serves. However long that takes: it may have a model to download."""
     told = ""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{child.service.port}") as channel:
+    async with open_channel(f"127.0.0.1:{child.service.port}", direct=True) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):

@@ -28,15 +28,14 @@ from gateway.upstreams.limits import LimitsWatch
 from gateway.upstreams.upstream import Upstream
 from services.common import server
 from services.common.health import Check
-from services.common.logs import configure_logs
-from services.common.settings import load_settings
+from services.common.main import run_service
 
 
-def needs(*dependencies: Upstream) -> Check:
-    """Passes where all of these serve."""
+def needs(*upstreams: Upstream) -> Check:
+    """Passes if all of these serve."""
 
     async def check() -> None:
-        await asyncio.gather(*(dependency.check() for dependency in dependencies))
+        await asyncio.gather(*(upstream.check() for upstream in upstreams))
 
     return check
 
@@ -48,20 +47,19 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         registry = CollectorRegistry()
         metrics = GatewayMetrics(registry)
         notes = PrecisionNotes(metrics)
-        clients = Clients(settings)
+        clients = Clients.open(settings)
         stack.push_async_callback(clients.close)
         reconciler = Reconciler(clients, settings)
         repairs = Repairs(reconciler)
         stack.push_async_callback(repairs.close)
-        clients.unfinished = repairs.ask
         stack.push_async_callback(LimitsWatch(clients, settings).close)
         counter = Counter(clients, metrics, settings.count_seconds)
         stack.push_async_callback(counter.close)
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)
         # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
         register = [
-            service.SearchServicer(searcher, Scorer(clients)).add_to,  # type: ignore[abstract]
-            service.ImageServicer(clients, Images(clients, settings), settings, notes).add_to,
+            service.SearchServicer(searcher, Scorer(clients), metrics).add_to,  # type: ignore[abstract]
+            service.ImageServicer(clients, Images(clients, settings, repairs.ask), settings, notes, repairs.ask).add_to,
             service.CollectionServicer(Collections(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
                 Status(clients, counter, settings),
@@ -71,23 +69,19 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
                 SnapshotImporter(clients, settings),
             ).add_to,
         ]
+        encoder, retriever, imagestore = (
+            client.upstream for client in (clients.encoders.first, clients.retriever, clients.imagestore)
+        )
         checks = {
-            "": needs(),  # the gateway itself: with a dependency down it still answers what it can
-            service.SEARCH: needs(clients.encoders.first.dependency, clients.retriever),
-            service.IMAGES: needs(clients.imagestore),
-            service.COLLECTIONS: needs(clients.retriever),
+            "": needs(),  # the gateway itself: with an upstream down it still answers what it can
+            service.SEARCH: needs(encoder, retriever),
+            service.IMAGES: needs(imagestore),
+            service.COLLECTIONS: needs(retriever),
             service.ADMIN: needs(),
         }
         names = [name for name in checks if name]
         yield await stack.enter_async_context(server.running(settings, names, register, checks, registry))
 
 
-async def main() -> None:
-    settings = load_settings(GatewaySettings, "wentu-gateway")
-    configure_logs("gateway", settings.log_level, settings.log_format)
-    async with running(settings):
-        await server.until_stopped(settings)
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_service("gateway", GatewaySettings, running)

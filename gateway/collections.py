@@ -24,7 +24,7 @@ class Collections:
         own = await self._own_model(request)
         if request.strict_precision and not own.precision:
             raise InvalidField("strict_precision", "needs an encoder that has the model, and says its precision")
-        made = await self._clients.create_vectors(
+        made = await self._clients.retriever.create_vectors(
             retriever_pb2.CreateVectorCollectionRequest(
                 collection=request.collection,
                 model=own.model,
@@ -50,12 +50,12 @@ class Collections:
 
     async def get(self, collection: str) -> pb.Collection:
         """Raises CollectionNotFound."""
-        found = await self._clients.get_collection(check_collection(collection), count=True)
-        counts = await self._clients.count_blobs(collection, creation_id=found.creation_id)
+        found = await self._clients.retriever.get_collection(check_collection(collection), count=True)
+        counts = await self._clients.imagestore.count_blobs(collection, creation_id=found.creation_id)
         return _collection(found, counts.content_bytes)
 
     async def page(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
-        found = await self._clients.list_collections(page_size(request.page_size), request.page_token)
+        found = await self._clients.retriever.list_collections(page_size(request.page_size), request.page_token)
         return pb.ListCollectionsResponse(
             collections=[_collection(each) for each in found.collections], next_page_token=found.next_page_token
         )
@@ -63,8 +63,8 @@ class Collections:
     async def delete(self, collection: str) -> int:
         """The number of images removed. A deletion that was interrupted is finished by repeating it."""
         # Listed before the vectors go: a collection that somebody creates under this id after them is not touched.
-        creation_ids = set(await self._clients.list_creations(check_collection(collection)))
-        if dropped := await self._clients.drop_vectors(collection):
+        creation_ids = set(await self._clients.imagestore.list_creations(check_collection(collection)))
+        if dropped := await self._clients.collections.drop(collection):
             creation_ids.add(dropped)
         if not creation_ids:
             raise CollectionNotFound(collection)
@@ -73,7 +73,7 @@ class Collections:
 
 async def drop_creations(clients: Clients, collection: str, creation_ids: Iterable[str]) -> int:
     """The number of images that were removed with these creations of a collection, which take none any more."""
-    return sum([await clients.drop_blobs(collection, creation_id=each) for each in sorted(creation_ids)])
+    return sum([await clients.imagestore.drop_blobs(collection, creation_id=each) for each in sorted(creation_ids)])
 
 
 def _collection(found: retriever_pb2.VectorCollection, image_bytes: int = 0) -> pb.Collection:

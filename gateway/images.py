@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from gateway.ingest.agreement import Agreement
+from gateway.ingest.unfinished import LookAfter, finished_or
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
 from protos import retriever_pb2, types_pb2
@@ -17,16 +18,17 @@ from services.common.limits import MAX_PAGE_SIZE
 class Images:
     """What callers do with images that are there."""
 
-    def __init__(self, clients: Clients, settings: GatewaySettings) -> None:
+    def __init__(self, clients: Clients, settings: GatewaySettings, look_after: LookAfter) -> None:
         self._clients = clients
         self._settings = settings
+        self._look_after = look_after
 
     async def read(self, request: pb.GetImageRequest) -> AsyncIterator[pb.GetImageResponse]:
         """First the info, then chunks. Works without the retriever. Raises ImageNotFound, CollectionNotFound."""
         collection, image_id = check_collection(request.collection), check_image_id(request.image_id)
         check_known(request.rendition, types_pb2.Rendition, "rendition")
         try:
-            async for part in self._clients.read_blob(collection, image_id, request.rendition):
+            async for part in self._clients.imagestore.read_blob(collection, image_id, request.rendition):
                 if part.WhichOneof("part") == "info":
                     yield pb.GetImageResponse(info=part.info)
                 else:
@@ -36,7 +38,7 @@ class Images:
             raise
 
     async def details(self, request: pb.GetImageDetailsRequest) -> pb.GetImageDetailsResponse:
-        found = await self._clients.get_vectors(
+        found = await self._clients.retriever.get_vectors(
             check_collection(request.collection),
             check_image_ids(request.image_ids),
             embeddings=request.include_embeddings,
@@ -46,7 +48,7 @@ class Images:
         return pb.GetImageDetailsResponse(images=images)
 
     async def page(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
-        found = await self._clients.list_vectors(
+        found = await self._clients.retriever.list_vectors(
             retriever_pb2.ListVectorsRequest(
                 collection=check_collection(request.collection),
                 page_size=request.page_size,
@@ -66,7 +68,7 @@ class Images:
         if selection == "filter":
             return pb.DeleteImagesResponse(deleted_count=await self._delete_those(collection, request.filter))
         image_ids = check_image_ids(request.ids.image_ids, "ids.image_ids")
-        gone = await self._clients.on_creation(
+        gone = await self._clients.collections.on_creation(
             collection, lambda creation_id: self._delete(collection, creation_id, image_ids)
         )
         return pb.DeleteImagesResponse(
@@ -77,7 +79,7 @@ class Images:
     async def _delete_those(self, collection: str, where: types_pb2.Filter) -> int:
         deleted, token = 0, ""
         while True:
-            found = await self._clients.list_vectors(
+            found = await self._clients.retriever.list_vectors(
                 retriever_pb2.ListVectorsRequest(
                     collection=collection,
                     page_size=MAX_PAGE_SIZE,
@@ -99,8 +101,8 @@ class Images:
         """
         agreement = Agreement(self._clients, self._settings, collection, creation_id)
         await agreement.delete_first(image_ids)
-        gone = set(await self._clients.delete_blobs(collection, image_ids, creation_id=creation_id))
-        with self._clients.told_if_unfinished(collection, image_ids):
+        gone = set(await self._clients.imagestore.delete_blobs(collection, image_ids, creation_id=creation_id))
+        with finished_or(self._look_after, collection, image_ids):
             errors = await agreement.delete(image_ids)
         for error in errors.values():
             raise error
@@ -113,7 +115,7 @@ class Images:
         if not records:
             return []
         image_ids = [record.image_id for record in records]
-        blobs = await self._clients.get_blobs(collection, image_ids, creation_id=creation_id)
+        blobs = await self._clients.imagestore.get_blobs(collection, image_ids, creation_id=creation_id)
         infos = {blob.info.image_id: blob.info for blob in blobs}
         images = []
         for record in records:
@@ -127,7 +129,7 @@ class Images:
     async def _say_if_unknown(self, collection: str) -> None:
         """Raises CollectionNotFound if the retriever knows that it is the collection that is missing."""
         try:
-            await self._clients.get_collection(collection)
+            await self._clients.retriever.get_collection(collection)
         except CollectionNotFound:
             raise
         except WentuError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from protos import search_pb2
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class GatewayMetrics:
@@ -21,3 +25,17 @@ class GatewayMetrics:
             ["collection"],
             registry=registry,
         )
+        stages = Histogram(
+            "wentu_gateway_search_stage_seconds",
+            "time of a search that was answered, by stage: encode, retrieve, fetch",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._stages = {stage: stages.labels(stage) for stage in ("encode", "retrieve", "fetch")}
+
+    def searched(self, timings: search_pb2.SearchTimings) -> None:
+        """A search was answered, and took so long in its stages."""
+        for stage, histogram in self._stages.items():
+            duration = getattr(timings, stage)
+            histogram.observe(duration.seconds + duration.nanos / 1e9)

@@ -10,10 +10,12 @@ from gateway.collections import Collections
 from gateway.images import Images
 from gateway.ingest.importer import Importer, Outcome, check_if_exists
 from gateway.ingest.pipeline import Finished, Pipeline
+from gateway.ingest.unfinished import LookAfter
 from gateway.maintenance.reconciler import Reconciler
 from gateway.maintenance.reembedder import Reembedder
 from gateway.maintenance.snapshots.snapshot_exporter import SnapshotExporter
 from gateway.maintenance.snapshots.snapshot_importer import SnapshotImporter
+from gateway.metrics import GatewayMetrics
 from gateway.precision import PrecisionNotes
 from gateway.search.scorer import Scorer
 from gateway.search.searcher import Searcher
@@ -34,43 +36,57 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
-    def __init__(self, searcher: Searcher, scorer: Scorer) -> None:
+    def __init__(self, searcher: Searcher, scorer: Scorer, metrics: GatewayMetrics) -> None:
         self._searcher = searcher
         self._scorer = scorer
+        self._metrics = metrics
 
     def add_to(self, server: aio.Server) -> None:
         search_pb2_grpc.add_SearchServiceServicer_to_server(self, server)
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
-        return await self._searcher.search(request)
+        response = await self._searcher.search(request)
+        self._metrics.searched(response.timings)
+        return response
 
     async def ScoreTexts(self, request: pb.ScoreTextsRequest, context: Context) -> pb.ScoreTextsResponse:
         return await self._scorer.score(request)
 
 
 class ImageServicer(search_pb2_grpc.ImageServiceServicer):
-    def __init__(self, clients: Clients, images: Images, settings: GatewaySettings, notes: PrecisionNotes) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        images: Images,
+        settings: GatewaySettings,
+        notes: PrecisionNotes,
+        look_after: LookAfter,
+    ) -> None:
         self._clients = clients
         self._images = images
         self._settings = settings
         self._notes = notes
+        self._look_after = look_after
 
     def add_to(self, server: aio.Server) -> None:
         search_pb2_grpc.add_ImageServiceServicer_to_server(self, server)
+
+    def _importer(self, collection: str, creation_id: str, if_exists: types_pb2.IfExists.ValueType) -> Importer:
+        return Importer(
+            self._clients, self._settings, collection, creation_id, if_exists, self._notes, self._look_after
+        )
 
     async def AddImage(self, request: pb.AddImageRequest, context: Context) -> pb.AddImageResponse:
         check_if_exists(request.if_exists, "if_exists")
 
         async def add(creation_id: str) -> Outcome:
-            importer = Importer(
-                self._clients, self._settings, request.collection, creation_id, request.if_exists, self._notes
-            )
+            importer = self._importer(request.collection, creation_id, request.if_exists)
             [outcome] = await importer.add([request.image])
             if outcome.error is not None:
                 raise outcome.error
             return outcome
 
-        outcome = await self._clients.on_creation(check_collection(request.collection), add)
+        outcome = await self._clients.collections.on_creation(check_collection(request.collection), add)
         return pb.AddImageResponse(status=outcome.status, image=outcome.info, notes=outcome.notes)
 
     async def AddImages(
@@ -82,10 +98,8 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         collection = check_collection(first.options.collection, "options.collection")
         check_if_exists(first.options.if_exists, "options.if_exists")
         # Asked afresh: all of the stream goes to the creation that there is now.
-        found = await self._clients.known_collection(collection, fresh=True)
-        importer = Importer(
-            self._clients, self._settings, collection, found.creation_id, first.options.if_exists, self._notes
-        )
+        found = await self._clients.collections.get(collection, fresh=True)
+        importer = self._importer(collection, found.creation_id, first.options.if_exists)
         async for finished in Pipeline(importer.add, self._settings).run(_uploads(request_iterator)):
             yield _response(finished)
 

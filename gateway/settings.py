@@ -33,6 +33,9 @@ class GatewaySettings(ServerSettings):
     other_encoders: str = Field(
         "", description="encoders of other models that collections still have, as `encoder`, separated by commas"
     )
+    use_proxy: bool = Field(
+        False, description="call the other services through the proxy of `grpc_proxy`, `https_proxy` or `http_proxy`"
+    )
     fetch_seconds: float = Field(
         2, gt=0, description="how long a search waits for what is known of its images, and 0.2 s more a thumbnail"
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from gateway.maintenance.counting import Counter
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
+from gateway.upstreams.encoder import EncoderClient
+from gateway.upstreams.imagestore import ImageStoreClient
 from gateway.upstreams.limits import limit_warnings
+from gateway.upstreams.retriever import RetrieverClient
 from gateway.upstreams.upstream import Upstream
 from protos import admin_pb2 as pb
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
@@ -40,7 +45,15 @@ class Status:
             health=pb.SERVICE_HEALTH_SERVING,
             version=__version__,
         )
-        others = await asyncio.gather(*(self._one(dependency) for dependency in self._clients.all))
+        clients = self._clients
+        others = await asyncio.gather(
+            *(
+                _status(encoder.upstream, partial(_describe_encoder, self._settings, encoder))
+                for encoder in clients.encoders.all
+            ),
+            _status(clients.retriever.upstream, partial(_describe_retriever, self._settings, clients.retriever)),
+            _status(clients.imagestore.upstream, partial(_describe_imagestore, self._settings, clients.imagestore)),
+        )
         differences = [
             pb.StoreDifference(collection=collection, image_count=counts.images, vector_count=counts.vectors)
             for collection, counts in sorted(self._counter.found.items())
@@ -49,42 +62,49 @@ class Status:
             services=[own, *others], collection_count=await self._collections(), differences=differences
         )
 
-    async def _one(self, dependency: Upstream) -> pb.ServiceStatus:
-        status = pb.ServiceStatus(name=dependency.name, address=dependency.address)
-        try:
-            serves = await dependency.serves(SERVICES[dependency.name])
-            status.health = pb.SERVICE_HEALTH_SERVING if serves else pb.SERVICE_HEALTH_NOT_SERVING
-            await self._describe(dependency, status)
-        except WentuError:
-            status.health = status.health or pb.SERVICE_HEALTH_UNREACHABLE
-        return status
-
-    async def _describe(self, dependency: Upstream, status: pb.ServiceStatus) -> None:
-        for encoder in self._clients.encoders.all:
-            if encoder.dependency is dependency:
-                model = await encoder.get_model()
-                status.version, status.detail = model.version, f"{model.engine} on {model.device}, {model.precision}"
-                status.model.CopyFrom(model.model)
-                status.precision = model.precision
-                status.limit_warnings.extend(limit_warnings(self._settings, model))
-                if model.HasField("fidelity"):
-                    status.fidelity.CopyFrom(model.fidelity)
-        if dependency is self._clients.retriever:
-            vectors = await self._clients.get_vector_store()
-            status.version, status.detail = vectors.version, f"{vectors.kind} {vectors.store_version}"
-            status.limit_warnings.extend(limit_warnings(self._settings, vectors))
-        elif dependency is self._clients.imagestore:
-            blobs = await self._clients.get_blob_store()
-            status.version, status.detail = blobs.version, f"{blobs.kind} {blobs.store_version}"
-            status.limit_warnings.extend(limit_warnings(self._settings, blobs))
-
     async def _collections(self) -> int:
         count, token = 0, ""
         try:
             while True:
-                page = await self._clients.list_collections(MAX_PAGE_SIZE, token)
+                page = await self._clients.retriever.list_collections(MAX_PAGE_SIZE, token)
                 count, token = count + len(page.collections), page.next_page_token
                 if not token:
                     return count
         except WentuError:
             return 0
+
+
+async def _status(upstream: Upstream, describe: Callable[[pb.ServiceStatus], Awaitable[None]]) -> pb.ServiceStatus:
+    """The health of one service, and what `describe` learns of it."""
+    status = pb.ServiceStatus(name=upstream.name, address=upstream.address)
+    try:
+        serves = await upstream.serves(SERVICES[upstream.name])
+        status.health = pb.SERVICE_HEALTH_SERVING if serves else pb.SERVICE_HEALTH_NOT_SERVING
+        await describe(status)
+    except WentuError:
+        status.health = status.health or pb.SERVICE_HEALTH_UNREACHABLE
+    return status
+
+
+async def _describe_encoder(settings: GatewaySettings, encoder: EncoderClient, status: pb.ServiceStatus) -> None:
+    model = await encoder.get_model()
+    status.version, status.detail = model.version, f"{model.engine} on {model.device}, {model.precision}"
+    status.model.CopyFrom(model.model)
+    status.precision = model.precision
+    status.limit_warnings.extend(limit_warnings(settings, model))
+    if model.HasField("fidelity"):
+        status.fidelity.CopyFrom(model.fidelity)
+
+
+async def _describe_retriever(settings: GatewaySettings, retriever: RetrieverClient, status: pb.ServiceStatus) -> None:
+    store = await retriever.get_vector_store()
+    status.version, status.detail = store.version, f"{store.kind} {store.store_version}"
+    status.limit_warnings.extend(limit_warnings(settings, store))
+
+
+async def _describe_imagestore(
+    settings: GatewaySettings, imagestore: ImageStoreClient, status: pb.ServiceStatus
+) -> None:
+    store = await imagestore.get_blob_store()
+    status.version, status.detail = store.version, f"{store.kind} {store.store_version}"
+    status.limit_warnings.extend(limit_warnings(settings, store))

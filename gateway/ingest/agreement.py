@@ -64,7 +64,7 @@ class Agreement:
 
     async def collection(self, fresh: bool = False) -> retriever_pb2.VectorCollection:
         """The collection and the model whose vectors serve. Raises CollectionNotFound if it was created again."""
-        current = await self._clients.known_collection(self._collection, fresh)
+        current = await self._clients.collections.get(self._collection, fresh)
         if current.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
         return current
@@ -100,7 +100,7 @@ class Agreement:
         while wrote:
             blobs = {
                 blob.info.image_id: blob
-                for blob in await self._clients.get_blobs(
+                for blob in await self._clients.imagestore.get_blobs(
                     self._collection, sorted(wrote), creation_id=self._creation_id
                 )
             }
@@ -120,7 +120,7 @@ class Agreement:
         self, image_ids: Sequence[str], model: Fingerprint | None
     ) -> tuple[dict[str, int | None], Errors]:
         """Makes vectors from stored bytes; from which revisions, and the errors."""
-        blobs = await self._clients.get_blobs(
+        blobs = await self._clients.imagestore.get_blobs(
             self._collection, image_ids, creation_id=self._creation_id, data=True, attributes=True
         )
         images = await self._stored(blobs)
@@ -135,7 +135,9 @@ class Agreement:
         unsaid = [blob.info.image_id for blob in blobs if not blob.HasField("attributes")]
         records: Iterable[retriever_pb2.VectorRecord] = ()
         if unsaid:
-            records = (await self._clients.get_vectors(self._collection, unsaid, embeddings=False, strong=True)).records
+            records = (
+                await self._clients.retriever.get_vectors(self._collection, unsaid, embeddings=False, strong=True)
+            ).records
         known = {record.image_id: record for record in records}
         return [
             StoredImage(
@@ -167,7 +169,7 @@ class Agreement:
             images = [image for image in images if image.image_id not in errors]
             if not images:
                 break
-            answer = await self._clients.upsert_vectors(self._request(model, images, made[model]))
+            answer = await self._clients.retriever.upsert_vectors(self._request(model, images, made[model]))
             await self._check(answer.creation_id, [image.image_id for image in images])
             written.add(model)
             if answer.HasField("rebuild_model"):
@@ -207,7 +209,7 @@ class Agreement:
 
     async def delete_first(self, image_ids: Sequence[str], *, rebuild_only: bool = False) -> None:
         """Deletes vectors whose bytes are deleted next, and `delete` comes after that."""
-        answer = await self._clients.delete_vectors(
+        answer = await self._clients.retriever.delete_vectors(
             self._collection, image_ids, creation_id=self._creation_id, rebuild_only=rebuild_only
         )
         await self._check(answer.creation_id, image_ids)

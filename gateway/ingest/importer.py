@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from google.protobuf import struct_pb2
 
 from gateway.ingest.agreement import Agreement, StoredImage, Vectors
+from gateway.ingest.unfinished import LookAfter, finished_or
 from gateway.precision import PrecisionNotes
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
@@ -96,6 +97,7 @@ class Importer:
         creation_id: str,
         if_exists: types_pb2.IfExists.ValueType,
         notes: PrecisionNotes,
+        look_after: LookAfter,
     ) -> None:
         self._clients = clients
         self._settings = settings
@@ -105,6 +107,7 @@ class Importer:
         self._max_image_bytes = settings.max_image_bytes
         self._agreement = Agreement(clients, settings, collection, creation_id)
         self._notes = notes
+        self._look_after = look_after
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
         """One outcome per image, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
@@ -148,7 +151,7 @@ class Importer:
         if not images:
             return []
         image_ids = [image.image_id for image in images]
-        blobs = await self._clients.get_blobs(self._collection, image_ids, creation_id=self._creation_id)
+        blobs = await self._clients.imagestore.get_blobs(self._collection, image_ids, creation_id=self._creation_id)
         stored = {blob.info.image_id: blob.info for blob in blobs}
         complete = await self._complete(stored) if self._if_exists in _KEEPING else set()
         wanted = [image for image in images if image.image_id not in complete]
@@ -159,7 +162,9 @@ class Importer:
         """Those of the stored ids that need nothing more: searchable, by a vector of these very bytes."""
         if not stored:
             return set()
-        vectors = await self._clients.get_vectors(self._collection, sorted(stored), embeddings=False, strong=True)
+        vectors = await self._clients.retriever.get_vectors(
+            self._collection, sorted(stored), embeddings=False, strong=True
+        )
         if vectors.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
         return {
@@ -189,8 +194,8 @@ class Importer:
         good = [image for image in images if image.image_id in results]
         if not good:
             return outcomes
-        with self._clients.told_if_unfinished(self._collection, [image.image_id for image in good]):
-            put = await self._clients.put_blobs(
+        with finished_or(self._look_after, self._collection, [image.image_id for image in good]):
+            put = await self._clients.imagestore.put_blobs(
                 self._collection,
                 [_blob(image, results[image.image_id]) for image in good],
                 creation_id=self._creation_id,
@@ -235,7 +240,7 @@ class Importer:
         same = sorted(image_id for image_id, sha256 in hashes.items() if stored[image_id].sha256 == sha256)
         if not same:
             return {}
-        known = await self._clients.get_vectors(self._collection, same, embeddings=True, strong=False)
+        known = await self._clients.retriever.get_vectors(self._collection, same, embeddings=True, strong=False)
         results = {}
         for record in known.records:
             made_from = (record.content_sha256, record.model_sha256)

@@ -74,8 +74,10 @@ class Counter:
         for collection, creation_id in sorted(there.items()):
             try:
                 # Images first: one that is written between the two counts has more vectors at most for a moment.
-                images = (await self._clients.count_blobs(collection, creation_id=creation_id, images_only=True)).count
-                counts = StoreCounts(images, await self._clients.count_vectors(collection))
+                images = (
+                    await self._clients.imagestore.count_blobs(collection, creation_id=creation_id, images_only=True)
+                ).count
+                counts = StoreCounts(images, await self._clients.retriever.count_vectors(collection))
             except WentuError:
                 continue  # the services' health says it, and what was known of the collection stays
             looks = self._looks.setdefault(collection, deque(maxlen=LOOKS))
@@ -107,7 +109,7 @@ class Counter:
         found: dict[str, str] = {}
         token = ""
         while True:
-            page = await self._clients.list_collections(MAX_PAGE_SIZE, token)
+            page = await self._clients.retriever.list_collections(MAX_PAGE_SIZE, token)
             found |= {each.collection: each.creation_id for each in page.collections}
             if not (token := page.next_page_token):
                 return found

@@ -52,7 +52,7 @@ def blobs_of(
     """With their attributes."""
 
     async def page(token: str) -> tuple[Iterable[imagestore_pb2.Blob], str]:
-        found = await clients.list_blobs(collection, MAX_PAGE_SIZE, token, creation_id=creation_id)
+        found = await clients.imagestore.list_blobs(collection, MAX_PAGE_SIZE, token, creation_id=creation_id)
         return found.blobs, found.next_page_token
 
     return page
@@ -64,7 +64,7 @@ def vectors_of(
     """Every write that was acknowledged before is among them, for which a vector store may take 0.2 s per page."""
 
     async def page(token: str) -> tuple[Iterable[retriever_pb2.VectorRecord], str]:
-        found = await clients.list_vectors(
+        found = await clients.retriever.list_vectors(
             retriever_pb2.ListVectorsRequest(
                 collection=collection,
                 page_size=MAX_PAGE_SIZE,

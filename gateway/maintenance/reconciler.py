@@ -74,8 +74,8 @@ class Reconciler:
         """Findings as they are found and dealt with; the last message has the count. Raises CollectionNotFound."""
         collection = check_collection(request.collection)
         # Listed first: what is created after that is not touched.
-        creation_ids = set(await self._clients.list_creations(collection))
-        found = await self._clients.known_collection(collection, fresh=True)
+        creation_ids = set(await self._clients.imagestore.list_creations(collection))
+        found = await self._clients.collections.get(collection, fresh=True)
         model = Fingerprint.from_message(found.model)
         leftover = await self._leftover(collection, creation_ids - {found.creation_id}, request.dry_run)
         checked = 0
@@ -101,7 +101,7 @@ class Reconciler:
         """The number of images that deleted collections of this id left behind; removed unless in a dry run."""
         if not dry_run:
             return await drop_creations(self._clients, collection, creation_ids)
-        counts = [await self._clients.count_blobs(collection, creation_id=each) for each in creation_ids]
+        counts = [await self._clients.imagestore.count_blobs(collection, creation_id=each) for each in creation_ids]
         return sum(count.count for count in counts)
 
     async def settle(
@@ -111,7 +111,7 @@ class Reconciler:
         if not image_ids:
             return
         await asyncio.sleep(SECOND_LOOK_SECONDS)
-        known = await self._clients.known_collection(collection)
+        known = await self._clients.collections.get(collection)
         agreement = Agreement(self._clients, self._settings, collection, known.creation_id)
         found = await self._look(known, image_ids)
         if request.dry_run:
@@ -133,11 +133,11 @@ class Reconciler:
     async def _look(self, known: retriever_pb2.VectorCollection, image_ids: Sequence[str]) -> list[_Found]:
         # Vectors first: a write that comes between the two reads leaves bytes that are younger than its vector, never
         # a vector without bytes.
-        vectors = await self._clients.get_vectors(known.collection, image_ids, embeddings=False, strong=True)
+        vectors = await self._clients.retriever.get_vectors(known.collection, image_ids, embeddings=False, strong=True)
         records = {record.image_id: record for record in vectors.records}
         blobs = {
             blob.info.image_id: blob
-            for blob in await self._clients.get_blobs(
+            for blob in await self._clients.imagestore.get_blobs(
                 known.collection, image_ids, creation_id=known.creation_id, attributes=True
             )
         }
@@ -165,7 +165,7 @@ class Reconciler:
         ]
         if old:
             try:
-                await self._clients.delete_blobs(
+                await self._clients.imagestore.delete_blobs(
                     known.collection,
                     [each.image_id for each in old],
                     creation_id=known.creation_id,

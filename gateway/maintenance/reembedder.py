@@ -37,13 +37,13 @@ class Reembedder:
         collection = check_collection(request.collection)
         own = await self._clients.encoders.first.get_model()
         model = Fingerprint.from_message(own.model)
-        found = await self._clients.begin_rebuild(
+        found = await self._clients.retriever.begin_rebuild(
             retriever_pb2.BeginRebuildRequest(
                 collection=collection, model=own.model, precision=own.precision, fidelity=own.fidelity
             )
         )
         if not Fingerprint.from_message(found.model).fits(model):
-            total = (await self._clients.count_blobs(collection, creation_id=found.creation_id)).count
+            total = (await self._clients.imagestore.count_blobs(collection, creation_id=found.creation_id)).count
             done = 0
             while True:
                 written = 0
@@ -55,8 +55,8 @@ class Reembedder:
                     break
                 await asyncio.sleep(SETTLE_SECONDS)
         # Also where all is done already: the old generation may still be there.
-        await self._clients.commit_rebuild(collection)
-        counted = (await self._clients.get_collection(collection, count=True)).vector_count
+        await self._clients.retriever.commit_rebuild(collection)
+        counted = (await self._clients.retriever.get_collection(collection, count=True)).vector_count
         yield pb.ReembedResponse(done_count=counted, total_count=counted, committed=True)
 
     async def _pass(self, known: retriever_pb2.VectorCollection, model: Fingerprint) -> AsyncIterator[int]:
@@ -77,13 +77,13 @@ class Reembedder:
 
     async def _align(self, known: retriever_pb2.VectorCollection, model: Fingerprint, image_ids: Sequence[str]) -> int:
         """The number of those that were brought in line. What changes meanwhile differs in the next pass."""
-        found = await self._clients.get_vectors(
+        found = await self._clients.retriever.get_vectors(
             known.collection, image_ids, embeddings=False, strong=True, rebuild=True
         )
         new = {record.image_id: record for record in found.records}
         blobs = {
             blob.info.image_id: blob
-            for blob in await self._clients.get_blobs(
+            for blob in await self._clients.imagestore.get_blobs(
                 known.collection, image_ids, creation_id=known.creation_id, attributes=True
             )
         }

@@ -34,5 +34,5 @@ class Scorer:
             return request.image
         collection = check_collection(request.stored.collection, "stored.collection")
         image_id = check_image_id(request.stored.image_id, "stored.image_id")
-        parts = self._clients.read_blob(collection, image_id, types_pb2.RENDITION_ORIGINAL)
+        parts = self._clients.imagestore.read_blob(collection, image_id, types_pb2.RENDITION_ORIGINAL)
         return b"".join([part.chunk async for part in parts])

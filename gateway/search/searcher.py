@@ -77,13 +77,13 @@ class Searcher:
         self, request: pb.SearchRequest, fresh: bool = False
     ) -> tuple[encoder_pb2.EncodeTextsResponse, float, retriever_pb2.SearchVectorsResponse]:
         """The query as a vector, when that was done, and what is near to it."""
-        encoder = await self._clients.encoder_of(request.collection, fresh)
+        encoder = await self._clients.encoders.of_collection(request.collection, fresh)
         try:
             encoded = await encoder.encode_texts([request.query.text])
         except WentuError as error:
             raise error.renamed({"texts[0]": "query.text"}) from error
         encoded_at = time.perf_counter()
-        found = await self._clients.search_vectors(
+        found = await self._clients.retriever.search_vectors(
             retriever_pb2.SearchVectorsRequest(
                 collection=request.collection,
                 queries=[encoded.results[0].embedding],
@@ -113,7 +113,7 @@ class Searcher:
         limit = self._fetch_seconds + (len(image_ids) * THUMBNAIL_SECONDS if thumbnails else 0)
         left = seconds_left()
         try:
-            found = await self._clients.get_blobs(
+            found = await self._clients.imagestore.get_blobs(
                 request.collection,
                 image_ids,
                 creation_id=creation_id,

@@ -1,4 +1,4 @@
-"""A dependency that hangs is left alone for a while."""
+"""An upstream that hangs is left alone for a while."""
 
 from __future__ import annotations
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.settings import GatewaySettings
-from gateway.upstreams.upstream import Upstream
-from protos import encoder_pb2 as pb
-from protos import encoder_pb2_grpc
-from services.common.calls import calling, outgoing
+from gateway.upstreams.encoder import EncoderClient
+from gateway.upstreams.known_collections import KnownCollections
 from services.common.errors import UpstreamUnavailable, WentuError
 from services.common.fingerprint import Fingerprint
 
@@ -18,39 +15,11 @@ from services.common.fingerprint import Fingerprint
 MODEL_SECONDS = 5.0
 
 
-class Encoder:
-    """One encoder service."""
-
-    def __init__(self, address: str, settings: GatewaySettings) -> None:
-        self.dependency = Upstream("encoder", address, settings)
-        self._limit_seconds = settings.timeout_seconds
-        self._stub = encoder_pb2_grpc.EncoderServiceStub(self.dependency.channel)
-
-    async def get_model(self) -> pb.GetModelResponse:
-        async with calling("encoder"):
-            return await self._stub.GetModel(pb.GetModelRequest(), **outgoing(self._limit_seconds))
-
-    async def encode_texts(self, texts: Sequence[str]) -> pb.EncodeTextsResponse:
-        request = pb.EncodeTextsRequest(texts=texts)
-        async with calling("encoder"):
-            return await self._stub.EncodeTexts(request, **outgoing(self._limit_seconds))
-
-    async def encode_images(self, images: Sequence[bytes]) -> pb.EncodeImagesResponse:
-        request = pb.EncodeImagesRequest(images=images)
-        async with calling("encoder"):
-            return await self._stub.EncodeImages(request, **outgoing(self._limit_seconds))
-
-    async def compare_texts(self, image: bytes, texts: Sequence[str]) -> pb.CompareTextsResponse:
-        request = pb.CompareTextsRequest(image=image, texts=texts)
-        async with calling("encoder"):
-            return await self._stub.CompareTexts(request, **outgoing(self._limit_seconds))
-
-
 @dataclass
 class _Known:
     """An encoder with the model that it had when it was last asked."""
 
-    encoder: Encoder
+    encoder: EncoderClient
     model: Fingerprint | None = None
     asked: float = field(default=-MODEL_SECONDS)
 
@@ -58,16 +27,17 @@ class _Known:
 class Encoders:
     """Finds the encoder for a model. The first is the one for whatever is new."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, collections: KnownCollections) -> None:
+        self._collections = collections
         others = [address for address in settings.other_encoders.split(",") if address]
-        self.all = [Encoder(address.strip(), settings) for address in (settings.encoder, *others)]
+        self.all = [EncoderClient(address.strip(), settings) for address in (settings.encoder, *others)]
         self._known = [_Known(encoder) for encoder in self.all]
 
     @property
-    def first(self) -> Encoder:
+    def first(self) -> EncoderClient:
         return self.all[0]
 
-    async def of(self, model: Fingerprint) -> Encoder:
+    async def of(self, model: Fingerprint) -> EncoderClient:
         """The encoder that makes the vectors of `model`.
 
         Raises UpstreamUnavailable if several are known and none answers with it.
@@ -90,6 +60,13 @@ class Encoders:
                 return known.encoder
         raise UpstreamUnavailable("encoder", f"none of the {len(self._known)} has {model}")
 
+    async def of_collection(self, collection: str, fresh: bool = False) -> EncoderClient:
+        """The encoder that makes the vectors of a collection. `fresh`: its model may have changed a moment ago."""
+        if len(self._known) == 1:
+            return self.first
+        found = await self._collections.get(collection, fresh)
+        return await self.of(Fingerprint.from_message(found.model))
+
     async def close(self) -> None:
         for encoder in self.all:
-            await encoder.dependency.channel.close()
+            await encoder.upstream.close()

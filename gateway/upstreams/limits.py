@@ -135,9 +135,9 @@ class LimitsWatch:
     async def look(self) -> bool:
         """Asks each upstream once; whether all answered."""
         asking: dict[str, Callable[[], Awaitable[Description]]] = {
-            self._clients.retriever.address: self._clients.get_vector_store,
-            self._clients.imagestore.address: self._clients.get_blob_store,
-            **{encoder.dependency.address: encoder.get_model for encoder in self._clients.encoders.all},
+            self._clients.retriever.upstream.address: self._clients.retriever.get_vector_store,
+            self._clients.imagestore.upstream.address: self._clients.imagestore.get_blob_store,
+            **{encoder.upstream.address: encoder.get_model for encoder in self._clients.encoders.all},
         }
         answers = await asyncio.gather(*(ask() for ask in asking.values()), return_exceptions=True)
         said: set[tuple[str, str]] = set()

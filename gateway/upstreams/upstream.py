@@ -1,8 +1,10 @@
-"""A service behind the gateway: its channel and its health."""
+"""A service behind the gateway: its channel, its health, and how it is called."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -13,15 +15,42 @@ from services.common.channels import open_channel
 from services.common.errors import UpstreamUnavailable
 
 HEALTH_SECONDS = 2.0
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
 class Upstream:
-    """One service, whatever the number of its replicas."""
+    """One service, whatever the number of its replicas.
+
+    Every call carries the request id and what is left of the caller's deadline. A call that fails raises one of this
+    project's errors.
+    """
 
     def __init__(self, name: str, address: str, settings: GatewaySettings) -> None:
         self.name = name
         self.address = address
-        self.channel: aio.Channel = open_channel(address, max_message_bytes=settings.max_message_bytes)
+        self.channel: aio.Channel = open_channel(
+            address, max_message_bytes=settings.max_message_bytes, use_proxy=settings.use_proxy
+        )
+        self._limit_seconds = settings.timeout_seconds
+
+    async def call(
+        self,
+        method: aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        limit_seconds: float = math.inf,
+    ) -> Response:
+        """The answer of one of the service's methods, which may take `limit_seconds`, or less by the settings."""
+        async with calling(self.name):
+            return await method(request, **outgoing(min(limit_seconds, self._limit_seconds)))
+
+    async def stream(
+        self, method: aio.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> AsyncIterator[Response]:
+        """As `call`, for a method that answers with several messages."""
+        async with calling(self.name):
+            async for part in method(request, **outgoing(self._limit_seconds)):
+                yield part
 
     async def serves(self, service: str = "") -> bool:
         """What its health service says of a service, or of the whole process. Raises WentuError if it does not answer.
@@ -29,11 +58,13 @@ class Upstream:
         A process serves on while its own service does not, if it can still read: a retriever whose disk is full.
         """
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
-        async with calling(self.name):
-            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), **outgoing(HEALTH_SECONDS))
+        answer: Any = await self.call(stub.Check, health_pb2.HealthCheckRequest(service=service), HEALTH_SECONDS)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def check(self) -> None:
-        """Passes where it serves."""
+        """Passes if it serves. Raises UpstreamUnavailable."""
         if not await self.serves():
             raise UpstreamUnavailable(self.name, "it is not serving")
+
+    async def close(self) -> None:
+        await self.channel.close()

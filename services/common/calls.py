@@ -63,9 +63,9 @@ def outgoing(limit_seconds: float) -> CallOptions:
 
 
 @asynccontextmanager
-async def calling(dependency: str) -> AsyncIterator[None]:
-    """Turns a failed call to `dependency` into one of this project's errors."""
+async def calling(upstream: str) -> AsyncIterator[None]:
+    """Turns a failed call to `upstream` into one of this project's errors."""
     try:
         yield
     except aio.AioRpcError as error:
-        raise from_rpc_error(error, dependency) from error
+        raise from_rpc_error(error, upstream) from error

@@ -1,11 +1,15 @@
-"""Channels to other services: balanced over replicas, aware of their health, retrying what is safe."""
+"""Channels to the services: balanced over replicas, aware of their health, retrying what is safe.
+
+Every channel of this project is made here, so that what is set here holds everywhere.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
+import grpc
 import structlog
 from grpc import aio
 
@@ -14,28 +18,85 @@ from services.common.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
 
+# A service that has been silent for so long is asked whether it is there, and has so long to answer: else it hangs,
+# and its calls fail. Servers take pings that come more often than every 5 s for an attack.
+SILENCE_SECONDS = 20.0
+PING_SECONDS = 10.0
+# One that does not take a connection in this time counts as not there.
+CONNECT_SECONDS = 10.0
 
-def service_config(retry: bool) -> str:
-    """gRPC's own balancing and retrying. Every method between the services may be repeated safely.
+# gRPC's own balancing and retrying. Every method between the services may be repeated safely. There is no `timeout`
+# in it: C-core expires such calls up to two seconds early.
+BALANCED = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ""},
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+    }
+)
 
-    There is no `timeout` in it: C-core expires such calls up to two seconds early.
+Options = list[tuple[str, str | int]]
+
+
+def proxy_option(use_proxy: bool) -> tuple[str, int]:
+    """Whether a channel goes through the proxy that the environment names. gRPC's own default is that it does."""
+    return ("grpc.enable_http_proxy", int(use_proxy))
+
+
+class ChannelOptions(TypedDict, total=False):
+    """What differs from channel to channel.
+
+    direct: to one server as it is, whatever its health, and without retries; balanced over replicas otherwise.
+    max_message_bytes: of a request and of an answer.
+    use_proxy: go through the proxy that the environment names.
+    silence_seconds, ping_seconds: as the constants of this module.
     """
-    method: dict[str, object] = {"name": [{}]}
-    if retry:
-        method["retryPolicy"] = {
-            "maxAttempts": 4,
-            "initialBackoff": "0.05s",
-            "maxBackoff": "1s",
-            "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        }
-    return json.dumps(
-        {
-            "loadBalancingConfig": [{"round_robin": {}}],
-            "healthCheckConfig": {"serviceName": ""},
-            "methodConfig": [method],
-        }
-    )
+
+    direct: bool
+    max_message_bytes: int
+    use_proxy: bool
+    silence_seconds: float
+    ping_seconds: float
+
+
+def _options(
+    direct: bool = False,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    use_proxy: bool = False,
+    silence_seconds: float = SILENCE_SECONDS,
+    ping_seconds: float = PING_SECONDS,
+) -> Options:
+    balanced: Options = [("grpc.service_config", BALANCED)]
+    return [
+        *([] if direct else balanced),
+        ("grpc.enable_retries", int(not direct)),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        proxy_option(use_proxy),
+        ("grpc.keepalive_time_ms", round(silence_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", round(ping_seconds * 1000)),
+        # C-core's default of a minute would win over the line above.
+        ("grpc.http2.ping_timeout_ms", round(ping_seconds * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A call that has nothing to send for long is asked after as often as others.
+        ("grpc.http2.max_pings_without_data", 0),
+        # A replica that restarts is looked for again quickly.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", round(CONNECT_SECONDS * 1000)),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    ]
 
 
 class Unparsed:
@@ -74,21 +135,11 @@ def _checked(make: Callable[..., Any], address: str) -> Callable[..., Any]:
     return made
 
 
-def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES, retry: bool = True) -> aio.Channel:
+def open_channel(address: str, **options: Unpack[ChannelOptions]) -> aio.Channel:
     """A channel to `host:port`, or to a target like `dns:///encoder:50051` with several replicas behind it."""
-    channel = aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.service_config", service_config(retry)),
-            ("grpc.enable_retries", int(retry)),
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            # A replica that restarts is looked for again quickly.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-            ("grpc.dns_min_time_between_resolutions_ms", 1000),
-        ],
-    )
-    return _check_answers(channel, address)
+    return _check_answers(aio.insecure_channel(address, options=_options(**options)), address)
+
+
+def open_sync_channel(address: str, **options: Unpack[ChannelOptions]) -> grpc.Channel:
+    """As `open_channel`, for programs without an event loop."""
+    return grpc.insecure_channel(address, options=_options(**options))

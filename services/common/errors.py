@@ -222,10 +222,10 @@ class UpstreamUnavailable(WentuError):
     code = Code.UNAVAILABLE
     reason = "DEPENDENCY_UNAVAILABLE"
 
-    def __init__(self, dependency: str, problem: str, retry_after_seconds: float = 1.0) -> None:
+    def __init__(self, upstream: str, problem: str, retry_after_seconds: float = 1.0) -> None:
         super().__init__(
-            f"{dependency} is unavailable: {problem}",
-            metadata={"dependency": dependency},
+            f"{upstream} is unavailable: {problem}",
+            metadata={"dependency": upstream},
             retry_after_seconds=retry_after_seconds,
         )
 
@@ -309,3 +309,7 @@ def _subclasses(kind: type[WentuError]) -> Iterator[type[WentuError]]:
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
+
+
+class StartError(Exception):
+    """A service cannot start, for a reason that its operator can mend; the message says which. No caller sees it."""

@@ -1,4 +1,4 @@
-"""The interceptor of every server: it logs a call, turns its errors into statuses, and takes its messages in.
+"""The interceptor of every server: it logs and measures a call, turns errors into statuses, takes messages in.
 
 All four shapes of handlers become one: a coroutine that reads and writes by itself (reception.py).
 """
@@ -16,6 +16,7 @@ import grpc
 import structlog
 from grpc import aio
 
+from services.common.call_metrics import UNKNOWN, CallMetrics, MethodLabels, MethodMetrics
 from services.common.calls import REQUEST_ID_KEY, incoming
 from services.common.errors import Code, InternalError, NotImplementedYet, WentuError
 from services.common.reception import Context, Reception, Serve
@@ -25,7 +26,7 @@ __all__ = ["Context", "ServiceInterceptor"]
 
 log = structlog.get_logger()
 
-# Health checks and reflection come often and say little: they are not logged, and never refused.
+# Health checks and reflection come often and say little: they are not logged, not measured, and never refused.
 _APART = ("/grpc.health.", "/grpc.reflection.")
 # Of the name of a method that there is not.
 MAX_METHOD_CHARS = 200
@@ -36,8 +37,10 @@ ABORT_SECONDS = 5.0
 class ServiceInterceptor(aio.ServerInterceptor):
     """Stands around every call of the project's own services, and answers those to methods that there are not."""
 
-    def __init__(self, reception: Reception) -> None:
+    def __init__(self, reception: Reception, metrics: CallMetrics) -> None:
         self._reception = reception
+        self._metrics = metrics
+        self._unknown = MethodMetrics(metrics, UNKNOWN)
         # Made once a method: gRPC asks at every call.
         self._wrapped: dict[str, Any] = {}
 
@@ -51,11 +54,12 @@ class ServiceInterceptor(aio.ServerInterceptor):
             return wrapped
         handler: Any = await continuation(handler_call_details)
         if handler is None:
-            return grpc.stream_unary_rpc_method_handler(_logged(method[:MAX_METHOD_CHARS], no_method))
+            return grpc.stream_unary_rpc_method_handler(_recorded(method[:MAX_METHOD_CHARS], no_method, self._unknown))
         if method.startswith(_APART):
             call = _answered(method, self._reception.serve(handler, method, counted=False))
         else:
-            call = _logged(method, self._reception.serve(handler, method))
+            metrics = MethodMetrics(self._metrics, MethodLabels.of(method, handler))
+            call = _recorded(method, self._reception.serve(handler, method), metrics)
         make: Any = (
             grpc.stream_stream_rpc_method_handler
             if handler.response_streaming
@@ -76,10 +80,10 @@ async def no_method(context: Context) -> None:
     raise NotImplementedError
 
 
-def _logged(method: str, serve: Serve) -> Any:
+def _recorded(method: str, serve: Serve, metrics: MethodMetrics) -> Any:
     async def call(_: Any, context: Context) -> Any:
-        async with recorded(method, context):
-            return await told(serve, method, context)
+        async with recorded(method, context, metrics):
+            return await told(serve, method, context, metrics)
 
     return call
 
@@ -92,10 +96,11 @@ def _answered(method: str, serve: Serve) -> Any:
 
 
 @asynccontextmanager
-async def recorded(method: str, context: Context) -> AsyncIterator[None]:
-    """Takes on the request id and the deadline of a call, sends the id back, and logs how the call ended."""
+async def recorded(method: str, context: Context, metrics: MethodMetrics) -> AsyncIterator[None]:
+    """Takes on the request id and the deadline of a call, sends the id back, and logs and counts how it ended."""
     given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), "")
     started = time.perf_counter()
+    metrics.started()
     with incoming(str(given), context.time_remaining()) as call_id:
         context.set_trailing_metadata(((REQUEST_ID_KEY, call_id),))
         cancelled = False
@@ -106,9 +111,10 @@ async def recorded(method: str, context: Context) -> AsyncIterator[None]:
             raise
         finally:
             code = Code.CANCELLED.name if cancelled else _code_name(context)
-            milliseconds = round((time.perf_counter() - started) * 1000, 2)
+            seconds = time.perf_counter() - started
+            metrics.ended(code, seconds)
             # Once the answer is on its way; with the request id, since it runs in a copy of this context.
-            record = partial(log.info, "call", method=method, code=code, milliseconds=milliseconds)
+            record = partial(log.info, "call", method=method, code=code, milliseconds=round(seconds * 1000, 2))
             asyncio.get_running_loop().call_soon(record)
 
 
@@ -119,7 +125,7 @@ def _code_name(context: Context) -> str:
     return str(code.name) if isinstance(code, grpc.StatusCode) else grpc_status(Code(code)).name
 
 
-async def told(serve: Serve, method: str, context: Context) -> Any:
+async def told(serve: Serve, method: str, context: Context, metrics: MethodMetrics | None = None) -> Any:
     """Serves, and turns errors into statuses with details. Others become INTERNAL, without their text."""
     try:
         return await serve(context)
@@ -132,6 +138,8 @@ async def told(serve: Serve, method: str, context: Context) -> Any:
     except Exception:
         log.exception("unexpected error", method=method)
         error = InternalError()
+    if metrics is not None:
+        metrics.failed(error.reason)
     # gRPC keeps what ends a call in a cycle with the call: the frames of the error, and the request and the answers of
     # other services that they hold, must not stay with it until the collector comes.
     error.__traceback__ = error.__cause__ = error.__context__ = None

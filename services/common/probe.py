@@ -8,11 +8,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.common.channels import open_sync_channel
+
 TIMEOUT_SECONDS = 3.0
 
 
 def is_serving(address: str) -> bool:
-    with grpc.insecure_channel(address) as channel:
+    with open_sync_channel(address, direct=True) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)

@@ -17,6 +17,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from services.common.call_metrics import CallMetrics
+from services.common.errors import StartError
 from services.common.health import Check, Readiness
 from services.common.interceptors import ServiceInterceptor
 from services.common.limits import MIB
@@ -53,6 +55,7 @@ def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # A peer that is gone is found out, and one that floods with pings is sent away.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
         ("grpc.http2.max_ping_strikes", 2),
@@ -70,18 +73,25 @@ async def running(
     """A started server; yields its port.
 
     `services` are the full names for reflection; `checks` are keyed by the names of the health service, '' being the
-    whole process. `registry` holds what the service measures of itself.
+    whole process. `registry` holds what the service measures of itself; its calls are measured here.
     """
-    with metrics_served(settings, registry or CollectorRegistry()):
-        async with _serving(settings, services, register, checks) as port:
+    registry = registry or CollectorRegistry()
+    with metrics_served(settings, registry):
+        async with _serving(settings, services, register, checks, CallMetrics(registry)) as port:
             yield port
 
 
 @asynccontextmanager
 async def _serving(
-    settings: ServerSettings, services: Sequence[str], register: Sequence[Register], checks: Mapping[str, Check]
+    settings: ServerSettings,
+    services: Sequence[str],
+    register: Sequence[Register],
+    checks: Mapping[str, Check],
+    metrics: CallMetrics,
 ) -> AsyncIterator[int]:
-    server = aio.server(interceptors=[ServiceInterceptor(Reception(settings))], options=server_options(settings))
+    server = aio.server(
+        interceptors=[ServiceInterceptor(Reception(settings), metrics)], options=server_options(settings)
+    )
     for add in register:
         add(server)
     readiness = Readiness(checks)
@@ -89,7 +99,7 @@ async def _serving(
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     add_reflection(server, (*services, health_name))
     await readiness.begin()
-    port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    port = _bind(server, f"{settings.host}:{settings.port}")
     await server.start()
     await readiness.check_all()
     # What is there now stays: the collector need not look through it again and again, with every caller waiting.
@@ -106,6 +116,14 @@ async def _serving(
         await asyncio.sleep(min(TURN_AWAY_SECONDS, settings.shutdown_grace_seconds))
         await server.stop(settings.shutdown_grace_seconds)
         log.info("stopped")
+
+
+def _bind(server: aio.Server, address: str) -> int:
+    """The port. Raises StartError if the address cannot be listened on: the port is taken, or is not allowed."""
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {address}: it is taken, or not an address of this machine") from error
 
 
 async def until_stopped(settings: ServerSettings) -> None:

@@ -89,7 +89,7 @@ def _details(error: aio.AioRpcError) -> dict[str, Any]:
     return found
 
 
-def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
+def from_rpc_error(error: aio.AioRpcError, upstream: str) -> WentuError:
     """The error of a failed call to another service, as an error for the caller of this service.
 
     An error of this project keeps its class, code, field, metadata and retry advice. Any other error becomes
@@ -99,7 +99,7 @@ def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
     details = _details(error)
     info, bad_request, retry = (details.get(name) for name in ("ErrorInfo", "BadRequest", "RetryInfo"))
     if code is Code.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(f"{dependency} did not answer in time")
+        return DeadlineExceeded(f"{upstream} did not answer in time")
     if info is not None and info.domain == DOMAIN:
         return rebuilt(
             code,
@@ -111,11 +111,11 @@ def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
         )
     if code in _TROUBLE:
         problem = "it does not answer" if code is Code.UNAVAILABLE else f"it failed with {error.code().name}"
-        return UpstreamUnavailable(dependency, problem)
+        return UpstreamUnavailable(upstream, problem)
     if code is Code.RESOURCE_EXHAUSTED and _ANSWER_REFUSED in (error.details() or ""):
-        return AnswerTooLarge(f"the answer of {dependency} is larger than this service takes: ask for less at once")
+        return AnswerTooLarge(f"the answer of {upstream} is larger than this service takes: ask for less at once")
     reason = NotImplementedYet.reason if code is Code.UNIMPLEMENTED else "UNSPECIFIED"
-    return rebuilt(code, reason, error.details() or "", metadata={"dependency": dependency})
+    return rebuilt(code, reason, error.details() or "", metadata={"dependency": upstream})
 
 
 def grpc_status(code: Code) -> grpc.StatusCode:

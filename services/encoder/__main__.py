@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,13 +11,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from services.common import server
-from services.common.logs import configure_logs
-from services.common.settings import load_settings
+from services.common.main import run_service
 from services.encoder import service
 from services.encoder.checkpoints import find_checkpoint
 from services.encoder.encoder import Encoder
 from services.encoder.engines import make_engine
-from services.encoder.errors import ModelError
 from services.encoder.metrics import EncoderMetrics
 from services.encoder.priority import give_way
 from services.encoder.settings import EncoderSettings
@@ -52,15 +49,5 @@ async def running(settings: EncoderSettings) -> AsyncIterator[int]:
         yield await stack.enter_async_context(server.running(settings, [service.NAME], [add], checks, registry))
 
 
-async def main() -> None:
-    settings = load_settings(EncoderSettings, "wentu-encoder")
-    configure_logs("encoder", settings.log_level, settings.log_format)
-    try:
-        async with running(settings):
-            await server.until_stopped(settings)
-    except ModelError as error:
-        sys.exit(f"wentu-encoder: {error}")
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_service("encoder", EncoderSettings, running)

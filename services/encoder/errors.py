@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from services.common.errors import StartError
 
-class ModelError(Exception):
-    """A model cannot be loaded. The message names it and the places that were searched."""
+
+class ModelError(StartError):
+    """A model cannot be loaded; the message says what was looked for and where."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.common import server
-from services.common.logs import configure_logs
-from services.common.settings import load_settings
+from services.common.errors import StartError
+from services.common.main import run_service
 from services.imagestore import service
 from services.imagestore.database import Database
 from services.imagestore.settings import ImageStoreSettings
@@ -22,22 +21,19 @@ from services.imagestore.store import BlobStore
 async def running(settings: ImageStoreSettings) -> AsyncIterator[int]:
     """A started image store; yields its port."""
     async with AsyncExitStack() as stack:
-        store = BlobStore(await asyncio.to_thread(Database, settings), settings)
+        store = BlobStore(await asyncio.to_thread(_opened, settings), settings)
         stack.callback(store.close)
         checks = {"": store.check, service.NAME: store.check}
         add = service.ImageStoreServicer(store).add_to
         yield await stack.enter_async_context(server.running(settings, [service.NAME], [add], checks))
 
 
-async def main() -> None:
-    settings = load_settings(ImageStoreSettings, "wentu-imagestore")
-    configure_logs("imagestore", settings.log_level, settings.log_format)
+def _opened(settings: ImageStoreSettings) -> Database:
     try:
-        async with running(settings):
-            await server.until_stopped(settings)
+        return Database(settings)
     except (SQLAlchemyError, ValueError) as error:
-        sys.exit(f"wentu-imagestore: {type(error).__name__}: {str(error.__cause__ or error)[:500]}")
+        raise StartError(f"{type(error).__name__}: {str(error.__cause__ or error)[:500]}") from error
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_service("imagestore", ImageStoreSettings, running)

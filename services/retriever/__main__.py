@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.common import server
-from services.common.errors import UpstreamUnavailable
-from services.common.logs import configure_logs
-from services.common.settings import load_settings
+from services.common.main import run_service
 from services.retriever import service
 from services.retriever.backend import VectorBackend
 from services.retriever.milvus.client import Milvus
 from services.retriever.milvus.lite import Lite
-from services.retriever.milvus.startup_check import StoreDisagrees, startup_check
+from services.retriever.milvus.startup_check import startup_check
 from services.retriever.settings import RetrieverSettings
 from services.retriever.store import VectorStore
 
@@ -37,15 +33,5 @@ async def running(settings: RetrieverSettings) -> AsyncIterator[int]:
         yield await stack.enter_async_context(server.running(settings, [service.NAME], [servicer.add_to], checks))
 
 
-async def main() -> None:
-    settings = load_settings(RetrieverSettings, "wentu-retriever")
-    configure_logs("retriever", settings.log_level, settings.log_format)
-    try:
-        async with running(settings):
-            await server.until_stopped(settings)
-    except (UpstreamUnavailable, StoreDisagrees) as error:
-        sys.exit(f"wentu-retriever: {error}")
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_service("retriever", RetrieverSettings, running)

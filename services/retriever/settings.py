@@ -20,5 +20,8 @@ class RetrieverSettings(ServerSettings):
     )
     milvus_token: SecretStr = Field(SecretStr(""), description="user:password or a token, where the server wants one")
     milvus_database: str = Field("", description="database on the server; its default where empty")
+    use_proxy: bool = Field(
+        False, description="call Milvus through the proxy of `grpc_proxy`, `https_proxy` or `http_proxy`"
+    )
     timeout_seconds: float = Field(30, gt=0, description="longest that one request to Milvus may take")
     threads: int = Field(16, ge=1, description="requests to Milvus at once")

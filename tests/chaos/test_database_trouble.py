@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
+from services.common.channels import open_channel
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests.support import servers
@@ -48,7 +49,7 @@ PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 @asynccontextmanager
 async def imagestore(database: str) -> AsyncIterator[Stub]:
     settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0)
-    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         yield imagestore_pb2_grpc.ImageStoreServiceStub(channel)
 
 

@@ -16,6 +16,7 @@ import grpc
 from cli.client import Client
 from protos import admin_pb2, errors_pb2, retriever_pb2, retriever_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
+from services.common.channels import open_sync_channel
 from tests.support import cluster
 from tests.support.cluster import Cluster
 from tests.support.images import noise
@@ -215,7 +216,7 @@ def check_every_image(system: Cluster, images: Mapping[str, bytes]) -> None:
         pb.GetCollectionRequest(collection=COLLECTION), timeout=CALL_SECONDS
     )
     assert model.collection.image_count == len(images)
-    with grpc.insecure_channel(system.retriever) as channel:
+    with open_sync_channel(system.retriever, direct=True) as channel:
         stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
         ids = sorted(images)
         for start in range(0, len(ids), 50):

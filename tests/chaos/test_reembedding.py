@@ -17,6 +17,7 @@ import torch
 from cli.client import Client
 from protos import admin_pb2, retriever_pb2, retriever_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
+from services.common.channels import open_sync_channel
 from services.encoder.checkpoints import DEMO_FOLDER
 from tests.support import cluster
 from tests.support.images import gallery, noise
@@ -168,7 +169,7 @@ def check(retriever: str, gateway: Client, truth: dict[str, bytes], model: types
     collection = gateway.collections.GetCollection(pb.GetCollectionRequest(collection=COLLECTION)).collection
     assert collection.model == model
     records: list[retriever_pb2.VectorRecord] = []
-    with grpc.insecure_channel(retriever) as channel:
+    with open_sync_channel(retriever, direct=True) as channel:
         stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
         token = ""
         while True:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from services.common.limits import MIB
+from services.common.channels import open_sync_channel
 from tests.fuzz.attempts import Attempt, Ending
 from tests.fuzz.contract import PORT_OFFSETS, parsed
 from tests.support.system import Refusal, System, refusal
@@ -44,10 +44,8 @@ class Caller:
     """Channels to every process of a system."""
 
     def __init__(self, system: System) -> None:
-        size = 64 * MIB
-        options = [("grpc.max_receive_message_length", size), ("grpc.max_send_message_length", -1)]
         self._channels = {
-            process: grpc.insecure_channel(f"127.0.0.1:{system.port + offset}", options)
+            process: open_sync_channel(f"127.0.0.1:{system.port + offset}", direct=True, max_message_bytes=-1)
             for process, offset in PORT_OFFSETS.items()
         }
 

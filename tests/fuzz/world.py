@@ -21,6 +21,7 @@ from protos import (
     types_pb2,
 )
 from protos import search_pb2 as pb
+from services.common.channels import open_sync_channel
 from tests.fuzz.contract import PORT_OFFSETS
 from tests.support.images import drawn, encoded, gallery, noise
 from tests.support.system import CALL_SECONDS, System
@@ -108,7 +109,9 @@ def _facts(system: System, guarded: tuple[str, ...], scratch: tuple[str, ...]) -
 
     strong = types_pb2.CONSISTENCY_STRONG
     with contextlib.ExitStack() as stack:
-        channels = [stack.enter_context(grpc.insecure_channel(address(each))) for each in list(PORT_OFFSETS)[1:]]
+        channels = [
+            stack.enter_context(open_sync_channel(address(each), direct=True)) for each in list(PORT_OFFSETS)[1:]
+        ]
         encoder = encoder_pb2_grpc.EncoderServiceStub(channels[0])
         retriever = retriever_pb2_grpc.RetrieverServiceStub(channels[1])
         imagestore = imagestore_pb2_grpc.ImageStoreServiceStub(channels[2])

@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry
 from protos import encoder_pb2 as pb
 from protos import encoder_pb2_grpc
 from services.common.calls import incoming
+from services.common.channels import open_channel
 from services.common.errors import DeadlineExceeded, Overloaded, ShuttingDown, UpstreamUnavailable
 from services.encoder.__main__ import running
 from services.encoder.batcher import Batcher
@@ -268,10 +269,9 @@ class Served:
 async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Served]:
     port = free_ports(1)
     given = {"port": 0, "metrics_port": port, "compiled_cache": tmp_path, "shutdown_grace_seconds": 0.1, **settings}
-    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with (
         running(EncoderSettings(**given)) as bound,
-        aio.insecure_channel(f"127.0.0.1:{bound}", options=options) as channel,
+        open_channel(f"127.0.0.1:{bound}", direct=True, max_message_bytes=-1) as channel,
     ):
         yield Served(channel, encoder_pb2_grpc.EncoderServiceStub(channel), port)
 

@@ -16,6 +16,7 @@ from grpc import aio
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc
 from protos import types_pb2 as types
+from services.common.channels import open_channel
 from services.common.errors import InvalidField
 from services.retriever.__main__ import running
 from services.retriever.filters.conditions import read_filter
@@ -82,7 +83,7 @@ async def stub(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     if request.param == "server":
         milvus = request.getfixturevalue("milvus_address")
     settings = RetrieverSettings(port=0, milvus=milvus, shutdown_grace_seconds=0)
-    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         yield retriever_pb2_grpc.RetrieverServiceStub(channel)
 
 

@@ -45,7 +45,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @asynccontextmanager
 async def serving(database: str, **more: Any) -> AsyncIterator[Stub]:
     settings = ImageStoreSettings(port=0, database=SecretStr(database), shutdown_grace_seconds=0, **more)
-    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", retry=False) as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         yield imagestore_pb2_grpc.ImageStoreServiceStub(channel)
 
 
@@ -86,7 +86,7 @@ async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) 
     settings = ImageStoreSettings(
         port=0, database=SecretStr(str(tmp_path / "images.db")), max_message_bytes=2 * MIB, max_image_bytes=MIB
     )
-    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         stub: Stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
         for number in range(40):
             upload = pb.BlobUpload(image_id=f"{number:02}", data=b"x")
@@ -333,7 +333,7 @@ async def test_partitions_as_the_readme_has_them(tmp_path: Path, project: Path) 
     [statement] = re.findall(r"`(ALTER TABLE contents [^`]+)`", (project / "README.md").read_text())
     with servers.mariadb(tmp_path) as address:
         settings = ImageStoreSettings(port=0, database=SecretStr(address), shutdown_grace_seconds=0)
-        async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
             stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
             await put(stub, before=noise(0))
             url = make_url(address)
@@ -349,7 +349,7 @@ async def test_a_image_beyond_max_allowed_packet(tmp_path: Path) -> None:
     """The statement is refused before it is sent, the message names the size, and the connection stays usable."""
     with servers.mariadb(tmp_path, "--max-allowed-packet=1M") as address:
         settings = ImageStoreSettings(port=0, database=SecretStr(address), shutdown_grace_seconds=0)
-        async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
             stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
             for size in (1_200_000, 600_000):  # a statement writes each byte as two hexadecimal digits
                 with pytest.raises(aio.AioRpcError) as caught:

@@ -20,6 +20,7 @@ from grpc import StatusCode, aio
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
+from services.common.channels import open_channel
 from services.common.errors import CollectionExists, UpstreamUnavailable
 from services.common.fingerprint import Fingerprint
 from services.retriever.__main__ import running
@@ -181,7 +182,7 @@ async def test_a_full_disk_loses_nothing_and_says_so(small_disk: Path) -> None:
 
 async def test_creations_among_deletions(tmp_path: Path) -> None:
     settings = RetrieverSettings(port=0, milvus=str(tmp_path / "milvus.db"), shutdown_grace_seconds=0)
-    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         stub: Any = retriever_pb2_grpc.RetrieverServiceStub(channel)
 
         async def create(name: str) -> None:

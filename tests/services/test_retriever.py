@@ -18,6 +18,7 @@ from pymilvus import MilvusClient
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
+from services.common.channels import open_channel, proxy_option
 from services.common.limits import MIB
 from services.retriever.__main__ import running
 from services.retriever.milvus.idle_flush import IDLE_SECONDS
@@ -40,7 +41,7 @@ async def stub(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     if request.param == "server":
         milvus = request.getfixturevalue("milvus_address")
     settings = RetrieverSettings(port=0, milvus=milvus, shutdown_grace_seconds=0)
-    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         yield retriever_pb2_grpc.RetrieverServiceStub(channel)
 
 
@@ -185,7 +186,7 @@ async def test_a_collection_that_somebody_released_is_loaded(stub: Stub, milvus_
     """A collection as a backup restores it."""
     await create(stub, "released")
     await upsert(stub, "released", {"a": unit(1)[0]})
-    with closing(MilvusClient(milvus_address)) as client:
+    with closing(MilvusClient(milvus_address, grpc_options=dict([proxy_option(False)]))) as client:
         client.release_collection("released")
     got = await stub.GetVectors(pb.GetVectorsRequest(collection="released", image_ids=["a"], consistency=STRONG))
     assert [record.image_id for record in got.records] == ["a"]
@@ -197,7 +198,7 @@ async def test_a_page_ends_before_it_is_too_large_for_a_message(tmp_path: Path) 
     records = [pb.VectorRecord(image_id=f"{number:02}", embedding=vector) for number in range(40)]
     for record in records:
         record.attributes.update({"text": "字" * 20_000})
-    async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", direct=True) as channel:
         stub: Stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
         await create(stub, "large")
         for start in range(0, 40, 20):

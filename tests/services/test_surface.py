@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
 from services.common.calls import calling
-from services.common.channels import open_channel
+from services.common.channels import open_channel, proxy_option
 from services.common.errors import AnswerTooLarge, UnreadableAnswer
 from services.common.limits import MIB
 from services.imagestore.__main__ import running
@@ -45,7 +45,10 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[int]:
 
 
 def channel(port: int) -> Any:
-    return aio.insecure_channel(f"127.0.0.1:{port}", options=[*ALONE, ("grpc.max_send_message_length", -1)])
+    """As a stranger's program makes it, without what our own channels set."""
+    return aio.insecure_channel(
+        f"127.0.0.1:{port}", options=[*ALONE, proxy_option(False), ("grpc.max_send_message_length", -1)]
+    )
 
 
 async def refused(call: Any) -> Refusal:

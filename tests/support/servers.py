@@ -23,6 +23,8 @@ import pymysql
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymilvus import MilvusClient, MilvusException
 
+from services.common.channels import open_sync_channel, proxy_option
+
 START_SECONDS = 120
 # pymilvus logs each failed attempt with its stack.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -133,7 +135,7 @@ def milvus_server(folder: Path) -> tuple[Server, str]:
     command = [sys.executable, str(launcher), "--data", str(folder), "--proxy-port", str(port)]
 
     def answers() -> None:
-        client = MilvusClient(address, timeout=5)
+        client = MilvusClient(address, timeout=5, grpc_options=dict([proxy_option(False)]))
         client.list_collections()
         client.close()
 
@@ -193,7 +195,7 @@ def service(folder: Path, name: str, module: str, *flags: str) -> tuple[Server, 
     address = f"127.0.0.1:{port}"
 
     def answers() -> None:
-        with grpc.insecure_channel(address) as channel:
+        with open_sync_channel(address, direct=True) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             found = stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
         if found.status != health_pb2.HealthCheckResponse.SERVING:

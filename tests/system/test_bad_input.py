@@ -16,6 +16,7 @@ from PIL import Image
 
 from protos import errors_pb2, types_pb2
 from protos import search_pb2 as pb
+from services.common.channels import proxy_option
 from services.common.probe import is_serving
 from tests.support.images import drawn, encoded, gallery, huge_png, icon_of, noise
 from tests.support.system import CALL_SECONDS, Refusal, System, refusal
@@ -342,11 +343,13 @@ def test_imports_that_stall_stop_no_search(system: System, collection: str) -> N
         yield from first
         gone.wait(30)
 
-    options = pb.AddImagesRequest(options=pb.AddImagesOptions(collection=collection)).SerializeToString()
-    with grpc.insecure_channel(system.address, [("grpc.use_local_subchannel_pool", 1)]) as hostile:
+    first = pb.AddImagesRequest(options=pb.AddImagesOptions(collection=collection)).SerializeToString()
+    # A stranger's channel: without what our own channels set, and with a connection of its own.
+    options = [("grpc.use_local_subchannel_pool", 1), proxy_option(False)]
+    with grpc.insecure_channel(system.address, options) as hostile:
         imports: Any = hostile.stream_stream("/wentu.v1.ImageService/AddImages")
         searches: Any = hostile.stream_unary("/wentu.v1.SearchService/Search")
-        calls = [imports(waiting(options)) for _ in range(500)] + [searches.future(waiting()) for _ in range(100)]
+        calls = [imports(waiting(first)) for _ in range(500)] + [searches.future(waiting()) for _ in range(100)]
         slowest = 0.0
         for _ in range(5):
             started = time.monotonic()

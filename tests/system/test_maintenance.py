@@ -20,6 +20,7 @@ from protos import (
     types_pb2,
 )
 from protos import search_pb2 as pb
+from services.common.channels import open_sync_channel
 from tests.support.images import gallery, noise
 from tests.support.system import CALL_SECONDS, System, refusal
 
@@ -37,20 +38,20 @@ def put(system: System, collection: str, images: Mapping[str, bytes], **attribut
         blob = imagestore_pb2.BlobUpload(image_id=image_id, data=data, media_type="image/png", width=64, height=64)
         blob.attributes.update(attributes)
         blobs.append(blob)
-    with grpc.insecure_channel(f"127.0.0.1:{system.port + 2}") as channel:
+    with open_sync_channel(f"127.0.0.1:{system.port + 2}", direct=True) as channel:
         known = retriever_pb2_grpc.RetrieverServiceStub(channel).GetVectorCollection(
             retriever_pb2.GetVectorCollectionRequest(collection=collection), timeout=CALL_SECONDS
         )
     request = imagestore_pb2.PutBlobsRequest(
         collection=collection, creation_id=known.collection.creation_id, blobs=blobs
     )
-    with grpc.insecure_channel(f"127.0.0.1:{system.port + 3}") as channel:
+    with open_sync_channel(f"127.0.0.1:{system.port + 3}", direct=True) as channel:
         imagestore_pb2_grpc.ImageStoreServiceStub(channel).PutBlobs(request, timeout=CALL_SECONDS)
 
 
 def lose(system: System, collection: str, image_id: str) -> None:
-    """Delete an image from the image store only."""
-    with grpc.insecure_channel(f"127.0.0.1:{system.port + 3}") as channel:
+    """From the image store alone."""
+    with open_sync_channel(f"127.0.0.1:{system.port + 3}", direct=True) as channel:
         stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
         request = imagestore_pb2.DeleteBlobsRequest(collection=collection, image_ids=[image_id])
         stub.DeleteBlobs(request, timeout=CALL_SECONDS)
@@ -103,7 +104,7 @@ def test_what_the_vector_store_lost_comes_back_with_its_attributes(system: Syste
         upload.attributes.update(attributes)
         system.client.images.AddImage(pb.AddImageRequest(collection=collection, image=upload), timeout=CALL_SECONDS)
     before = details(system, collection, "all", "one", "none")
-    with grpc.insecure_channel(f"127.0.0.1:{system.port + 2}") as channel:
+    with open_sync_channel(f"127.0.0.1:{system.port + 2}", direct=True) as channel:
         request = retriever_pb2.DeleteVectorsRequest(collection=collection, image_ids=["all", "none"])
         retriever_pb2_grpc.RetrieverServiceStub(channel).DeleteVectors(request, timeout=CALL_SECONDS)
     assert len(details(system, collection, "all", "one", "none")) == 1

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from protos import search_pb2 as pb
+from services.common.channels import open_sync_channel
 from services.common.probe import is_serving
 from tests.support.images import gallery
 from tests.support.servers import end, free_ports, process
@@ -73,7 +74,7 @@ def eventually(holds: Callable[[], object], seconds: float = READY_SECONDS) -> N
 def health(address: str, service: str) -> str:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(address) as channel:
+    with open_sync_channel(address, direct=True) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)  # type: ignore[attr-defined]
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

@@ -10,6 +10,7 @@ import pytest
 
 from protos import admin_pb2, encoder_pb2, encoder_pb2_grpc, errors_pb2, retriever_pb2, retriever_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
+from services.common.channels import open_sync_channel
 from tests.support.images import drawn, encoded
 from tests.support.system import CALL_SECONDS, System, refusal
 from tests.system.test_operating import eventually
@@ -19,7 +20,7 @@ IMAGES = {"a": encoded(drawn()), "b": encoded(drawn(90, 90))}
 
 @pytest.fixture
 def model(system: System) -> encoder_pb2.GetModelResponse:
-    with grpc.insecure_channel(f"127.0.0.1:{system.port + 1}") as channel:
+    with open_sync_channel(f"127.0.0.1:{system.port + 1}", direct=True) as channel:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
         return stub.GetModel(encoder_pb2.GetModelRequest(), timeout=CALL_SECONDS)
 
@@ -31,7 +32,7 @@ def other(request: pytest.FixtureRequest, system: System, model: encoder_pb2.Get
     made = types_pb2.ModelFingerprint()
     made.CopyFrom(model.model)
     made.preprocessing_version = 1
-    with grpc.insecure_channel(f"127.0.0.1:{system.port + 2}") as channel:
+    with open_sync_channel(f"127.0.0.1:{system.port + 2}", direct=True) as channel:
         retriever_pb2_grpc.RetrieverServiceStub(channel).CreateVectorCollection(
             retriever_pb2.CreateVectorCollectionRequest(
                 collection=name, model=made, precision="f16", strict_precision=request.param

@@ -24,6 +24,13 @@ from tests.support.system import System
 READMES = ("README.md", "README.zh-CN.md")
 
 
+def test_channels_and_servers_are_made_in_one_place_each(project: Path) -> None:
+    made = re.compile(r"\b(?:in)?secure_channel\(|\baio\.server\(|\bgrpc\.server\(")
+    parts = ("services", "gateway", "cli")
+    found = {path for part in parts for path in (project / part).rglob("*.py") if made.search(path.read_text())}
+    assert {path.name for path in found} == {"channels.py", "server.py"}
+
+
 def test_the_gateway_and_the_command_line_need_no_store_and_no_model() -> None:
     heavy = ("torch", "pymilvus", "sqlalchemy", "pymysql", "openvino", "cn_clip")
     script = f"import sys, gateway.__main__, cli.main; print([name for name in {heavy} if name in sys.modules])"

@@ -14,6 +14,7 @@ import pytest
 
 from cli.client import Client
 from protos import admin_pb2
+from protos import search_pb2 as pb
 from services.common.probe import is_serving
 from tests.support.images import noise
 from tests.support.servers import free_ports, process
@@ -63,6 +64,11 @@ def test_images_without_vectors_are_told_until_they_are_repaired(
         gauge = f'wentu_gateway_store_difference{{collection="{collection}"}}'
         wait_for(lambda: (collection, 3, 1) in told())
         assert f"{gauge} 2.0" in measured()
+        client.search.Search(pb.SearchRequest(collection=collection, query=pb.Query(text="图")), timeout=CALL_SECONDS)
+        search = 'grpc_method="Search",grpc_service="wentu.v1.SearchService",grpc_type="unary"'
+        assert f'grpc_server_handled_total{{grpc_code="OK",{search}}} 1.0' in measured()
+        for stage in ("encode", "retrieve", "fetch"):
+            assert f'wentu_gateway_search_stage_seconds_count{{stage="{stage}"}} 1.0' in measured()
         command = [sys.executable, "-m", "cli.main", "status", "--gateway", address]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

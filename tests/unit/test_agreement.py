@@ -51,19 +51,21 @@ async def add(clients: FakeClients, image_ids: Sequence[str], content: str) -> N
     """As AddImage does it. Raises what it refuses."""
 
     async def once(creation_id: str) -> None:
-        importer = Importer(clients, SETTINGS, "c", creation_id, types_pb2.IF_EXISTS_REPLACE, NOTES)
+        importer = Importer(clients, SETTINGS, "c", creation_id, types_pb2.IF_EXISTS_REPLACE, NOTES, clients.look_after)
         for outcome in await importer.add([upload(image_id, content) for image_id in image_ids]):
             if outcome.error is not None:
                 raise outcome.error
 
-    await clients.on_creation("c", once)
+    await clients.collections.on_creation("c", once)
 
 
 async def stream(clients: FakeClients, batches: int, content: str) -> list[str]:
     """As AddImages does it; the ids that were acknowledged. They carry the creation that they were meant for."""
-    found = await clients.known_collection("c", fresh=True)
+    found = await clients.collections.get("c", fresh=True)
     content = f"{found.creation_id} {content}"
-    importer = Importer(clients, SETTINGS, "c", found.creation_id, types_pb2.IF_EXISTS_REPLACE, NOTES)
+    importer = Importer(
+        clients, SETTINGS, "c", found.creation_id, types_pb2.IF_EXISTS_REPLACE, NOTES, clients.look_after
+    )
     done = []
     for number in range(batches):
         uploads = [upload(f"{content} {number}", content), upload(f"{content} {number} twin", content)]
@@ -79,7 +81,7 @@ def test_vectors_are_looked_after_if_their_writer_stops_before_its_look() -> Non
     steps = 0
     while True:
         clients = FakeClients(world)
-        clients.unfinished = lambda collection, image_ids: told.append((collection, image_ids))
+        clients.look_after = lambda collection, image_ids: told.append((collection, image_ids))
         work = add(clients, ["a"], f"content {steps}")
         try:
             for _ in range(steps):
@@ -98,7 +100,7 @@ def test_vectors_are_looked_after_if_their_writer_stops_before_its_look() -> Non
 
 async def delete(clients: FakeClients, image_ids: Sequence[str]) -> None:
     request = pb.DeleteImagesRequest(collection="c", ids=pb.ImageIdList(image_ids=image_ids))
-    await Images(clients, SETTINGS).delete(request)
+    await Images(clients, SETTINGS, clients.look_after).delete(request)
 
 
 async def reconcile(clients: FakeClients, dry_run: bool = False) -> list[admin_pb2.ReconcileResponse]:

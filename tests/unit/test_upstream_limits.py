@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
+from gateway.upstreams.imagestore import ImageStoreClient
 from gateway.upstreams.limits import Description, LimitsWatch, limit_warnings
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import UpstreamUnavailable
@@ -106,13 +107,13 @@ async def test_a_disagreement_is_logged_once_and_an_upstream_that_is_down_is_ask
 
         return ask
 
-    first = SimpleNamespace(dependency=SimpleNamespace(address="encoder"), get_model=asking("encoder"))
+    def client(name: str, method: str) -> SimpleNamespace:
+        return SimpleNamespace(upstream=SimpleNamespace(address=name), **{method: asking(name)})
+
     clients = SimpleNamespace(
-        encoders=SimpleNamespace(all=[first]),
-        retriever=SimpleNamespace(address="retriever"),
-        imagestore=SimpleNamespace(address="imagestore"),
-        get_vector_store=asking("retriever"),
-        get_blob_store=asking("imagestore"),
+        encoders=SimpleNamespace(all=[client("encoder", "get_model")]),
+        retriever=client("retriever", "get_vector_store"),
+        imagestore=client("imagestore", "get_blob_store"),
     )
     watch = LimitsWatch(cast(Clients, clients), GatewaySettings())
 
@@ -145,11 +146,11 @@ async def test_the_image_store_is_asked_for_any_number_of_ids() -> None:
         infos = [types_pb2.ImageInfo(image_id=image_id) for image_id in request.image_ids]
         return imagestore_pb2.GetBlobsResponse(blobs=[imagestore_pb2.Blob(info=info) for info in infos])
 
-    clients = Clients(GatewaySettings())
-    clients._imagestore = SimpleNamespace(GetBlobs=get_blobs)  # type: ignore[assignment]
+    client = ImageStoreClient(GatewaySettings())
+    client._stub = SimpleNamespace(GetBlobs=get_blobs)  # type: ignore[assignment]
     ids = [f"{number:04}" for number in range(2 * MAX_IDS + 1)]
-    blobs = await clients.get_blobs("c", ids, creation_id="")
+    blobs = await client.get_blobs("c", ids, creation_id="")
     assert [blob.info.image_id for blob in blobs] == ids
     assert asked == [MAX_IDS, MAX_IDS, 1]
-    assert await clients.get_blobs("c", [], creation_id="") == []
-    await clients.close()
+    assert await client.get_blobs("c", [], creation_id="") == []
+    await client.upstream.close()

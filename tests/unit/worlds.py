@@ -10,7 +10,11 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
+from gateway.ingest.unfinished import LookAfter
 from gateway.upstreams.clients import Clients
+from gateway.upstreams.imagestore import ImageStoreClient
+from gateway.upstreams.known_collections import KnownCollections
+from gateway.upstreams.retriever import RetrieverClient
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import CollectionExists, CollectionNotFound, InvalidField, ModelMismatch
 from tests.unit.interleaving import Step
@@ -113,13 +117,11 @@ class FakeEncoders:
         return FakeEncoder(model.to_message())
 
 
-class FakeClients(Clients):
-    """One gateway's clients. Others may go on before each call takes effect, and before its answer arrives."""
+class FakeRetriever(RetrieverClient):
+    """Others may go on before each call takes effect, and before its answer arrives."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._collections = {}
-        self.encoders = FakeEncoders(world)  # type: ignore[assignment]
 
     async def get_collection(
         self, collection: str, count: bool = False, fresh: bool = False
@@ -209,6 +211,21 @@ class FakeClients(Clients):
         await Step()
         return message
 
+    def _vectors(self, name: str, rebuild: bool) -> tuple[Collection, dict[str, retriever_pb2.VectorRecord]]:
+        found = self.world.collection(name)
+        if not rebuild:
+            return found, found.current.vectors
+        if found.rebuild is None:
+            raise InvalidField("rebuild", f"{name} is not being re-embedded")
+        return found, found.rebuild.vectors
+
+
+class FakeImageStore(ImageStoreClient):
+    """Others may go on before each call takes effect, and before its answer arrives."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
     async def put_blobs(
         self, collection: str, blobs: Sequence[imagestore_pb2.BlobUpload], *, creation_id: str
     ) -> imagestore_pb2.PutBlobsResponse:
@@ -288,13 +305,16 @@ class FakeClients(Clients):
         await Step()
         return removed
 
-    def _vectors(self, name: str, rebuild: bool) -> tuple[Collection, dict[str, retriever_pb2.VectorRecord]]:
-        found = self.world.collection(name)
-        if not rebuild:
-            return found, found.current.vectors
-        if found.rebuild is None:
-            raise InvalidField("rebuild", f"{name} is not being re-embedded")
-        return found, found.rebuild.vectors
+
+class FakeClients(Clients):
+    """One gateway's clients. `look_after`: what its writers tell of vectors that they did not finish."""
+
+    def __init__(self, world: World) -> None:
+        retriever = FakeRetriever(world)
+        encoders: Any = FakeEncoders(world)
+        super().__init__(encoders, retriever, FakeImageStore(world), KnownCollections(retriever))
+        self.world = world
+        self.look_after: LookAfter = lambda collection, image_ids: None
 
 
 def _message(name: str, found: Collection) -> retriever_pb2.VectorCollection:

@@ -39,12 +39,12 @@ class SnapshotExporter:
 
         What is written meanwhile is in it or is not; an image is in it with the bytes that it has, or not at all.
         """
-        collection = await self._clients.get_collection(check_collection(request.collection))
+        collection = await self._clients.retriever.get_collection(check_collection(request.collection))
         for part in _parts(SETTINGS, [json.dumps(settings(collection), ensure_ascii=False, indent=2).encode()]):
             yield part
         written, number, token = 0, 0, ""
         while True:
-            page = await self._clients.list_vectors(
+            page = await self._clients.retriever.list_vectors(
                 retriever_pb2.ListVectorsRequest(
                     collection=collection.collection,
                     page_size=MAX_PAGE_SIZE,
@@ -62,7 +62,9 @@ class SnapshotExporter:
             number, token = number + 1, page.next_page_token
             if not token:
                 break
-        images = (await self._clients.count_blobs(collection.collection, creation_id=collection.creation_id)).count
+        images = (
+            await self._clients.imagestore.count_blobs(collection.collection, creation_id=collection.creation_id)
+        ).count
         if images - written >= MANY and written < images / 2:
             raise UpstreamUnavailable(
                 "retriever", f"{images - written:,} of {images:,} images have no vector: reconcile the collection"
@@ -75,7 +77,9 @@ class SnapshotExporter:
         records: Sequence[retriever_pb2.VectorRecord],
     ) -> AsyncIterator[pb.ExportSnapshotResponse]:
         image_ids = [record.image_id for record in records]
-        blobs = await self._clients.get_blobs(collection.collection, image_ids, creation_id=collection.creation_id)
+        blobs = await self._clients.imagestore.get_blobs(
+            collection.collection, image_ids, creation_id=collection.creation_id
+        )
         infos = {blob.info.image_id: blob.info for blob in blobs}
         vectors = await asyncio.to_thread(vectors_file, records, infos, collection.model.dim)
         for part in _parts(f"vectors-{number:05}.parquet", [vectors]):
@@ -84,7 +88,7 @@ class SnapshotExporter:
         contents = {info.sha256: info for info in infos.values()}
         name = f"images-{number:05}.tar"
         for batch in batches(contents.values(), lambda info: info.size_bytes, self._limits):
-            found = await self._clients.get_blobs(
+            found = await self._clients.imagestore.get_blobs(
                 collection.collection,
                 [info.image_id for info in batch],
                 creation_id=collection.creation_id,

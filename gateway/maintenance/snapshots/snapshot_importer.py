@@ -75,7 +75,7 @@ class SnapshotImporter:
             raise InvalidField("part.file_name", f"{SETTINGS} must come first")
         wanted = await asyncio.to_thread(read_settings, first[2], first[0])
         with _refusing(SETTINGS):
-            made = await self._clients.create_vectors(wanted)
+            made = await self._clients.retriever.create_vectors(wanted)
         try:
             return await self._rest(made, files)
         except BaseException:
@@ -125,7 +125,7 @@ class SnapshotImporter:
             )
             for image in images
         ]
-        put = await self._clients.put_blobs(collection.collection, blobs, creation_id=collection.creation_id)
+        put = await self._clients.imagestore.put_blobs(collection.collection, blobs, creation_id=collection.creation_id)
         stored = [
             StoredImage(
                 image.record.image_id, image.data, image.record.attributes, image.record.content_sha256, revision
@@ -141,8 +141,8 @@ class SnapshotImporter:
     async def _remove(self, made: retriever_pb2.VectorCollection) -> None:
         name = made.collection
         try:
-            await self._clients.drop_vectors(name)
-            await self._clients.drop_blobs(name, creation_id=made.creation_id)
+            await self._clients.collections.drop(name)
+            await self._clients.imagestore.drop_blobs(name, creation_id=made.creation_id)
         except WentuError as error:
             log.warning("a snapshot that failed is left half imported", collection=name, problem=error.message)
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from services.common.errors import StartError
 from services.retriever.backend import VectorBackend
 from services.retriever.records import Consistency, Index, Metric, Record
 
@@ -19,7 +20,7 @@ _VECTORS = {"same": [1.0, 0.0], "oblique": [0.6, 0.8], "opposite": [-1.0, 0.0]}
 _EXPECTED = [("same", 1.0), ("oblique", 0.6), ("opposite", -1.0)]
 
 
-class StoreDisagrees(Exception):
+class StoreDisagrees(StartError):
     """The connected Milvus does not compute what this service relies on."""
 
 

@@ -1,0 +1,48 @@
+"""What the retriever said of collections a moment ago, so that not every call asks it again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gateway.upstreams.retriever import RetrieverClient
+from protos import retriever_pb2
+from services.common.errors import CollectionNotFound
+
+# How long a collection is taken to be as it was.
+KNOWN_SECONDS = 1.0
+Result = TypeVar("Result")
+
+
+class KnownCollections:
+    """Collections by id, each with the time when it was asked for."""
+
+    def __init__(self, retriever: RetrieverClient) -> None:
+        self._retriever = retriever
+        self._known: dict[str, tuple[float, retriever_pb2.VectorCollection]] = {}
+
+    async def get(self, collection: str, fresh: bool = False) -> retriever_pb2.VectorCollection:
+        """What the retriever says, or what it said in the last moment unless `fresh`. Raises CollectionNotFound."""
+        known = self._known.get(collection)
+        if fresh or known is None or time.monotonic() - known[0] > KNOWN_SECONDS:
+            self._known.pop(collection, None)
+            found = await self._retriever.get_collection(collection, fresh=fresh)
+            known = self._known[collection] = (time.monotonic(), found)
+        return known[1]
+
+    async def drop(self, collection: str) -> str:
+        """Drops the vectors; the creation that was dropped, empty if there was none."""
+        self._known.pop(collection, None)
+        return await self._retriever.drop_vectors(collection)
+
+    async def on_creation(self, collection: str, work: Callable[[str], Awaitable[Result]]) -> Result:
+        """`work` on the creation of a collection, and once more if it was created again meanwhile."""
+        known = (await self.get(collection)).creation_id
+        try:
+            return await work(known)
+        except CollectionNotFound:
+            current = (await self.get(collection, fresh=True)).creation_id
+            if current == known:
+                raise
+        return await work(current)

@@ -1,0 +1,89 @@
+"""What every service measures of its calls, under the names of go-grpc-prometheus, which dashboards know.
+
+Methods that there are not share one set of labels: a caller cannot make new ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class MethodLabels(NamedTuple):
+    """A method, as the labels have it."""
+
+    grpc_type: str
+    grpc_service: str
+    grpc_method: str
+
+    @classmethod
+    def of(cls, method: str, handler: Any) -> MethodLabels:
+        """`method` is `/package.Service/Method`; its handler says of which of gRPC's four shapes it is."""
+        shape = {
+            (False, False): "unary",
+            (True, False): "client_stream",
+            (False, True): "server_stream",
+            (True, True): "bidi_stream",
+        }[bool(handler.request_streaming), bool(handler.response_streaming)]
+        _, service, name = method.split("/")
+        return cls(shape, service, name)
+
+
+UNKNOWN = MethodLabels("unary", "unknown", "unknown")
+_METHOD = MethodLabels._fields
+
+
+class CallMetrics:
+    """The calls of all services of one process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.started = Counter("grpc_server_started", "calls that came in", _METHOD, registry=registry)
+        self.handled = Counter(
+            "grpc_server_handled", "calls that ended, by status", (*_METHOD, "grpc_code"), registry=registry
+        )
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "time from the arrival of a call to its end",
+            _METHOD,
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("grpc_server_in_flight", "calls that are served now", _METHOD, registry=registry)
+        self.errors = Counter(
+            "wentu_errors",
+            "calls that failed, by the reason in their ErrorInfo",
+            (*_METHOD, "reason"),
+            registry=registry,
+        )
+
+
+class MethodMetrics:
+    """The calls of one method. Its labels are looked up once."""
+
+    def __init__(self, metrics: CallMetrics, labels: MethodLabels) -> None:
+        self._metrics = metrics
+        self._labels = labels
+        self._started = metrics.started.labels(*labels)
+        self._seconds = metrics.seconds.labels(*labels)
+        self._in_flight = metrics.in_flight.labels(*labels)
+        self._handled: dict[str, Counter] = {}
+
+    def started(self) -> None:
+        self._started.inc()
+        self._in_flight.inc()
+
+    def failed(self, reason: str) -> None:
+        """With an error of this project. `ended` follows."""
+        self._metrics.errors.labels(*self._labels, reason).inc()
+
+    def ended(self, code: str, seconds: float) -> None:
+        """`code`: the name of the status, as OK."""
+        self._in_flight.dec()
+        self._seconds.observe(seconds)
+        handled = self._handled.get(code)
+        if handled is None:
+            handled = self._handled[code] = self._metrics.handled.labels(*self._labels, code)
+        handled.inc()

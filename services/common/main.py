@@ -1,0 +1,36 @@
+"""What the program of every service does: settings, logs, a server until it is stopped, and one line if that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from services.common.errors import StartError, WentuError
+from services.common.logs import configure_logs
+from services.common.server import until_stopped
+from services.common.settings import ServerSettings, load_settings
+
+Settings = TypeVar("Settings", bound=ServerSettings)
+Running = Callable[[Settings], AbstractAsyncContextManager[int]]
+
+
+def run_service(name: str, kind: type[Settings], running: Running[Settings]) -> None:
+    """Runs the service that `running` starts, until SIGTERM or SIGINT.
+
+    Exits with one line, and code 1, if it cannot start for a reason that its operator can mend.
+    """
+    program = f"wentu-{name}"
+    settings = load_settings(kind, program)
+    configure_logs(name, settings.log_level, settings.log_format)
+    try:
+        asyncio.run(_served(settings, running))
+    except (StartError, WentuError, OSError) as error:
+        sys.exit(f"{program}: {' '.join(str(error).split())}")
+
+
+async def _served(settings: Settings, running: Running[Settings]) -> None:
+    async with running(settings):
+        await until_stopped(settings)
