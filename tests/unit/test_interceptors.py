@@ -60,12 +60,12 @@ class Server:
     def __init__(self, **behaviours: Any) -> None:
         self.registry = CollectorRegistry()
         self._interceptor = ServiceInterceptor(Reception(ServerSettings()), CallMetrics(self.registry))
-        parse = pb.ReadBlobRequest.FromString
+        codec: Any = {"request_deserializer": pb.ReadBlobRequest.FromString, "response_serializer": bytes}
         self._handlers: dict[str, Any] = {
             f"/{SERVICE}/{name}": (
-                grpc.unary_stream_rpc_method_handler(behaviour, request_deserializer=parse)
+                grpc.unary_stream_rpc_method_handler(behaviour, **codec)
                 if name == "ReadBlob"
-                else grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=parse)
+                else grpc.unary_unary_rpc_method_handler(behaviour, **codec)
             )
             for name, behaviour in behaviours.items()
         }
@@ -88,11 +88,12 @@ class Server:
 async def test_calls_are_counted_timed_and_seen_while_they_run() -> None:
     go_on = asyncio.Event()
 
-    async def wait(request: Any, context: Any) -> None:
+    async def wait(request: Any, context: Any) -> bytes:
         await go_on.wait()
+        return b""
 
     async def stream(request: Any, context: Any) -> Any:
-        yield request
+        yield b""
 
     server = Server(GetBlobs=wait, ReadBlob=stream)
     calls = [asyncio.create_task(server.call(f"/{SERVICE}/GetBlobs")) for _ in range(2)]
