@@ -26,6 +26,7 @@ from gateway.status import Status
 from gateway.upstreams.clients import Clients
 from gateway.upstreams.upstream import Upstream
 from services.common import server
+from services.common.addresses import host_port
 from services.common.health import Check
 from services.common.logs import configure_logs
 from services.common.settings import load_settings
@@ -62,7 +63,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             service.ImageServicer(clients, Images(clients, settings), settings, notes).add_to,
             service.CollectionServicer(Collections(clients)).add_to,
             service.AdminServicer(  # type: ignore[abstract]
-                Status(clients, counter, f"{settings.host}:{settings.port}"),
+                Status(clients, counter, host_port(settings.host, settings.port)),
                 reconciler,
                 Reembedder(clients, settings),
                 exporting.Exporter(clients, settings),

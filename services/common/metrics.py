@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
+from services.common.addresses import host_port
 from services.common.settings import ServerSettings
 
 log = structlog.get_logger()
@@ -21,7 +22,7 @@ def metrics_served(settings: ServerSettings, registry: CollectorRegistry) -> Ite
         return
     ProcessCollector(registry=registry)
     server, thread = start_http_server(settings.metrics_port, settings.host, registry)
-    log.info("metrics", address=f"http://{settings.host}:{server.server_port}/metrics")
+    log.info("metrics", address=f"http://{host_port(settings.host, server.server_port)}/metrics")
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -58,7 +59,11 @@ SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 
 def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
-    """Settings from the command line and the environment; exits with one line a mistake, and code 2."""
+    """Settings from the command line and the environment; exits with one line a mistake, and code 2.
+
+    What the process creates from here on (databases, caches) is for its user alone.
+    """
+    os.umask(0o077)
     kind.model_config["cli_prog_name"] = program
     try:
         return CliApp.run(kind)
