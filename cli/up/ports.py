@@ -34,7 +34,7 @@ class Place:
 
 
 def places(host: str, port: int, names: Sequence[str], environment: Mapping[str, str]) -> dict[str, Place]:
-    """A place for each name: the first, the gateway, at `port`, each other one port further; or all at free ports for 0.
+    """A place for each name: the first, the gateway, at `port`, each other one port further; free ports if `port` is 0.
 
     WENTU_NAME_HOST and WENTU_NAME_PORT say otherwise for the others. Raises CommandError with the cause if one cannot
     be taken.

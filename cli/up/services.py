@@ -48,7 +48,7 @@ def services(
     precision: str = "",
     other_encoders: str = "",
 ) -> list[Service]:
-    """What to run at the `places`, in the order of starting: the gateway last. A service without a place is left out."""
+    """What to run, in the order of starting: the gateway last. A service without a place is left out."""
     precise = {"WENTU_ENCODER_PRECISION": precision} if precision else {}
     tuned = {"WENTU_ENCODER_ARCHITECTURE": architecture} if architecture else {}
     settings = {

@@ -91,7 +91,7 @@ class Supervisor:
         return served.is_set(), child.end()
 
     async def _watch(self, child: Child, served: asyncio.Event, *, again: bool) -> None:
-        """Waits until the child serves, however long that takes: it may have a model to download. Returns if it hangs."""
+        """Returns if the child hangs after it has served. Until it serves, it has any time: it may load a model."""
         name = child.service.name
         async with health(child) as asked:
             await self._until_it_serves(child, asked)
