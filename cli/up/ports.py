@@ -101,7 +101,7 @@ def listener(port: int) -> str:
     inodes = set()
     for table in ("tcp", "tcp6"):
         try:
-            lines = Path("/proc/net", table).read_text().splitlines()[1:]
+            lines = Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]
         except OSError:
             continue
         fields = [line.split() for line in lines]
@@ -114,7 +114,7 @@ def listener(port: int) -> str:
         try:
             if os.readlink(link) in inodes:
                 process = link.parent.parent
-                return f"process {process.name} ({(process / 'comm').read_text().strip()})"
+                return f"process {process.name} ({os.fsdecode((process / 'comm').read_bytes()).strip()})"
         except OSError:  # it ended, or belongs to somebody else
             continue
     return ""
