@@ -1,5 +1,5 @@
-# One image a room: docker build --target gateway|encoder|retriever|imagestore .
-# Each has the code of all and the packages of its own.
+# One image per service: docker build --target gateway|encoder|retriever|imagestore .
+# Each image holds all the code, and only the packages of its own service.
 
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

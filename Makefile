@@ -69,7 +69,7 @@ proto: setup-tools ## Generate the code of the contract
 	    $$(grep -l '^service ' protos/*.proto)
 
 check-proto: proto
-	git diff --exit-code -- 'protos/*_pb2*' # generated code differs from the contract: commit what make proto wrote
+	git diff --exit-code -- 'protos/*_pb2*' # generated code differs from the contract: commit the output of make proto
 
 chaos: setup-dev ## The long forms: 100 kills in 2,000 images, 1,000 images re-embedded, 10,000 filters [SEED=N, TESTS=FILES]
 	WENTU_TEST_KILLS=100 WENTU_TEST_IMAGES=2000 WENTU_TEST_REEMBEDDED=1000 WENTU_TEST_FILTERS=10000 \
@@ -93,7 +93,7 @@ artwork:
 gallery: setup-dev artwork ## Draw the demo's gallery
 	$(BIN)/python -m demo.gallery
 
-# The C library keeps large blocks instead of giving them back at every step: a third of the time.
+# With these the C library keeps large blocks instead of returning them at each step, which saves a third of the time.
 TRAIN := MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=2000000000 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m
 train-demo: setup-dev artwork ## Train the demo model (hours)
 	$(PIP) install -q --group train

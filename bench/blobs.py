@@ -18,7 +18,7 @@ from protos import imagestore_pb2_grpc
 
 SIZE_BYTES = 4096
 BATCH = 64
-COMPARED = 100  # batches that each way writes, in turns
+COMPARED = 100  # batches that each side writes, in turns
 PAGE = 20
 READS = 600
 SCANS = 5
@@ -35,7 +35,7 @@ def contents(rng: np.random.Generator, count: int) -> Iterator[list[tuple[str, b
 
 
 def measure(report: Report, database: str, imagestore: str, count: int) -> None:
-    """All of it, on a MariaDB and an image store that are running."""
+    """Run the whole benchmark against a MariaDB and an image store that are running."""
     port = int(database.rpartition(":")[2].partition("/")[0])
     with (
         pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=False) as connection,
@@ -114,7 +114,7 @@ def read(report: Report, stub: Any, connection: Any, count: int) -> None:
         return sum(len(base64.b64decode(data)) for _, data in cursor.fetchall())
 
     rng = np.random.default_rng(1)
-    # Whoever asks first finds the pages on the disk, the other one in the database's memory: each does both.
+    # The first reader takes pages from the disk, and the second from memory. So each side is first once.
     first: dict[str, list[float]] = {"ours": [], "direct": [], "tutorial": []}
     again: dict[str, list[float]] = {"ours": [], "direct": []}
     for turn in range(READS):

@@ -1,7 +1,7 @@
 """make bench-encoder: the encoder's server beside cn_clip's own loop and beside the bare engine, in one run.
 
-Rounds of the one and of the other take turns, so that a machine that slows down slows both. Weights are random: the
-work is the same.
+Rounds of both sides take turns, so that a machine that slows down slows both. The weights are random: they change the
+results, not the amount of work.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _SERVICE = "/wentu.v1.EncoderService/"
 
 @dataclass
 class Bench:
-    """A model, its server and the engine of the same make in this process."""
+    """A model, its server, and the same engine in this process."""
 
     report: Report
     checkpoint: Checkpoint
@@ -69,7 +69,7 @@ class Bench:
     images: list[bytes]
 
     def raw(self, method: str) -> Any:
-        """A method without a client's work on the messages: the callers take little of the cores they share."""
+        """A method that sends and receives raw bytes: callers that parse nothing leave the cores to the server."""
         return self.channel.unary_unary(_SERVICE + method)
 
     def text_requests(self) -> list[bytes]:
@@ -84,7 +84,7 @@ def milliseconds(seconds: list[float]) -> float:
 
 
 async def lone_text(bench: Bench) -> None:
-    """One caller, one text a call."""
+    """One caller, one text per call."""
     bare, paced, served, eager, empty = [], [], [], [], []
     for _ in range(ROUNDS):
         await asyncio.sleep(REST_SECONDS)
@@ -131,7 +131,7 @@ async def lone_text(bench: Bench) -> None:
 
 
 async def images(bench: Bench, seconds: float) -> None:
-    """8 callers, one JPEG a call."""
+    """8 callers, one JPEG per call."""
     side, call, requests = bench.checkpoint.image_resolution, bench.raw("EncodeImages"), bench.image_requests()
     bare, served, eager = [], [], []
     for _ in range(3):
@@ -161,7 +161,7 @@ async def images(bench: Bench, seconds: float) -> None:
 
 
 async def crowd(bench: Bench, seconds: float, what: str, sentences: Sequence[str]) -> None:
-    """64 callers, one text a call."""
+    """64 callers, one text per call."""
     many, call = list(sentences) * (768 // len(sentences)), bench.raw("EncodeTexts")
     requests = [pb.EncodeTextsRequest(texts=[text]).SerializeToString() for text in sentences]
     full = padded([tokens(LONGEST_OF_MOST)] * bench.engine.text_batch)
@@ -202,7 +202,7 @@ def _own_cpu_seconds() -> float:
 
 
 async def overload(bench: Bench, what: str, seconds: float) -> None:
-    """Twice the capacity, from callers who wait 2 s at most; then callers as before."""
+    """Twice the load that the server can answer, from callers that wait at most 2 s; then a normal load again."""
     call = bench.raw("EncodeTexts" if what == "texts" else "EncodeImages")
     requests = bench.text_requests() if what == "texts" else bench.image_requests()
     before = await callers(64, min(10, seconds), call, requests)
@@ -255,7 +255,7 @@ async def overload(bench: Bench, what: str, seconds: float) -> None:
 
 
 async def neighbours(bench: Bench) -> None:
-    """The same vectors alone and in a full batch."""
+    """Compare the vectors of inputs that are sent alone with those of a full batch."""
     alone = [(await bench.stub.EncodeTexts(pb.EncodeTextsRequest(texts=[text]))).results[0] for text in SENTENCES]
     together = (await bench.stub.EncodeTexts(pb.EncodeTextsRequest(texts=[*SENTENCES, *SENTENCES]))).results
     texts = _least_cosine(alone, together)
@@ -276,7 +276,7 @@ def _least_cosine(one: Any, two: Any) -> float:
 
 
 async def device(bench: Bench) -> None:
-    """What the engine makes of the device: the share of its rate of plain matrix products, in the same precision."""
+    """The engine's rate as a share of the device's rate of plain matrix products in the same precision."""
     size = bench.engine.image_batch
     side = bench.checkpoint.image_resolution
     pixels = np.zeros((size, 3, side, side), dtype=np.uint8)
@@ -299,7 +299,7 @@ async def device(bench: Bench) -> None:
 
 
 async def measure(report: Report, name: str, options: argparse.Namespace, folder: Path) -> None:
-    """All of one model."""
+    """Run every measurement of one model."""
     path = save_random(folder, name)
     flags = ["--model", str(path), "--architecture", name, "--text-cache", "0", "--compiled-cache", str(folder)]
     flags += ["--device", options.device, "--precision", options.precision]
@@ -327,13 +327,13 @@ async def measure(report: Report, name: str, options: argparse.Namespace, folder
                 images=photographs(IMAGES),
             )
             report.row("engine", f"{bench.engine.name} {bench.engine.device} {bench.engine.precision}")
-            for _ in range(2):  # every text length, and the images' batches, once before the measuring
+            for _ in range(2):  # run every text length and image batch once before measuring
                 bare_text_batches(bench.engine, SENTENCES)
                 bare_images(bench.engine, bench.images, checkpoint.image_resolution, settings)
                 await callers(64, 1, bench.raw("EncodeTexts"), bench.text_requests())
                 await callers(8, 1, bench.raw("EncodeImages"), bench.image_requests())
             gc.collect()
-            gc.freeze()  # the callers' pauses for their own garbage are not the server's
+            gc.freeze()  # pauses of the callers' garbage collector must not count as the server's
             await lone_text(bench)
             await images(bench, options.seconds)
             await crowd(bench, options.seconds, "texts of one length", [LONGEST_OF_MOST])

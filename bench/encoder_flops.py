@@ -1,4 +1,4 @@
-"""How much work a model is, and how much of it the device can do at most."""
+"""How many operations a model needs, and how many per second the device reaches at most."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def flops(module: Any, tower: str, inputs: npt.NDArray[Any]) -> float:
 
 
 def matmul_rate(engine: Engine) -> float:
-    """Floating-point operations a second of large matrix products by PyTorch on the engine's device, at best."""
+    """Floating-point operations per second of large matrix products by PyTorch on the engine's device, at best."""
     kind = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[engine.precision]
     one, two = (torch.from_numpy(np.ones((SIDE, SIDE), np.float32)).to(engine.device, kind) for _ in range(2))
     best = float("inf")

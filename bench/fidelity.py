@@ -29,7 +29,7 @@ def main() -> None:
             path = folder / f"{name}.pt"
             model, architecture = str(path if path.exists() else save_random(folder, name)), name
         checkpoint = find_checkpoint(model, architecture=architecture, cache=folder, hub="huggingface")
-        OpenVinoEngine(checkpoint, "f32", threads, folder)  # converts, at the first time
+        OpenVinoEngine(checkpoint, "f32", threads, folder)  # the first call converts the model
         for precision in ("f32", "bf16", "f16"):
             if not can_compute(ov.Core(), precision):
                 print(f"{name} {precision}: this processor does not compute in it")

@@ -1,4 +1,4 @@
-"""Callers of a running service: a fixed number that wait for their answers, or a fixed rate that does not."""
+"""Load on a running service: a fixed number of callers that wait for each answer, or a fixed rate of calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Call = Callable[[Any], Awaitable[Any]]
 
 @dataclass
 class Outcomes:
-    """Times in seconds: `latencies` of the answered, `refusals` of the others by their status code."""
+    """Times in seconds: `latencies` of the answered calls, `refusals` of the other calls by status code."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -26,11 +26,11 @@ class Outcomes:
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds of the answered."""
+        """Latencies of the answered calls in milliseconds."""
         return float(np.percentile(self.latencies, percent) * 1000)
 
 
@@ -61,7 +61,7 @@ async def callers(count: int, seconds: float, call: Call, requests: Sequence[Any
 
 
 async def arrivals(rate: float, seconds: float, call: Call, requests: Sequence[Any]) -> Outcomes:
-    """`rate` requests a second at random moments (Poisson), whatever became of those before."""
+    """Send `rate` requests per second at random moments (Poisson), without waiting for earlier answers."""
     outcomes, rng = Outcomes(), np.random.default_rng(0)
     tasks: set[asyncio.Task[None]] = set()
     started = due = time.perf_counter()

@@ -1,6 +1,6 @@
-"""python -m bench.proxy: the least that a search through another process takes, to see what the retriever adds to that.
+"""python -m bench.proxy: the simplest possible proxy for searches. It shows what the retriever adds to a bare proxy.
 
-It answers SearchVectors by passing it on: synchronous, on one thread a call, without checks, catalogue or log.
+It answers SearchVectors by passing it on: synchronous, on one thread per call, without checks, catalogue or log.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc
 
-# To mypy it is abstract, with every method to be there; here the others answer UNIMPLEMENTED.
+# mypy calls the class abstract, since methods are missing. The missing ones answer UNIMPLEMENTED.
 Servicer: Any = retriever_pb2_grpc.RetrieverServiceServicer
 
 

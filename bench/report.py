@@ -47,7 +47,7 @@ def _processor_time() -> tuple[float, float]:
 
 
 def bare_call_ms(channel: grpc.Channel, count: int = 300) -> float:
-    """Median of a call that computes nothing: the health service's answer."""
+    """Median seconds of a health check, a call that computes nothing."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
     times = []
     for _ in range(count):
@@ -58,7 +58,7 @@ def bare_call_ms(channel: grpc.Channel, count: int = 300) -> float:
 
 
 class Report:
-    """Rows of figures, printed as they come. `steal`: the share of the cores that other machines took meanwhile."""
+    """Rows of figures, printed as they come. `steal` is the share of the cores that other machines took meanwhile."""
 
     def __init__(self, name: str, **facts: Any) -> None:
         self._figures: dict[str, Any] = {"benchmark": name, "machine": machine(), **facts, "rows": []}
@@ -79,7 +79,7 @@ class Report:
         self._figures["rows"].append({**shown, **figures})
 
     def latencies(self, what: str, ours_ms: Sequence[float], whose: str, theirs_ms: Sequence[float], aim: str) -> None:
-        """The median, which is to be within `aim`, and the 99th percentile, beside those of `whose`."""
+        """Add the median, whose aim is `aim`, and the 99th percentile, beside those of the side named `whose`."""
         for percent, wanted in ((50, aim), (99, "")):
             mine, other = (float(np.percentile(times, percent)) for times in (ours_ms, theirs_ms))
             self.row(
@@ -87,7 +87,7 @@ class Report:
             )
 
     def write(self, path: Path | None) -> None:
-        """All of it as one JSON object, where a file was asked for."""
+        """Write the report as one JSON object, if a file was asked for."""
         if path is not None:
             path.write_text(json.dumps(self._figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             print(f"\nwritten: {path}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A service in a process of its own, as operators run it, and what it takes of the machine."""
+"""A service in its own process, as operators run it, with its memory and processor time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Serving:
 
     @property
     def rss_mib(self) -> float:
-        """Resident memory now."""
+        """Resident memory now, in bytes."""
         return self._status("VmRSS")
 
     @property

@@ -1,4 +1,4 @@
-"""The retriever beside pymilvus, on one Milvus server: writing, searching, and how much the index misses."""
+"""The retriever beside pymilvus, on one Milvus server: writes, searches, and the recall of the index."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
 
 DIM = 512
-# Embeddings of images lie near a surface of few dimensions; of plain noise no index finds anything.
+# Embeddings of images lie near a surface of few dimensions. Plain noise would be too hard for any index.
 INNER_DIM = 32
 BATCH = 1000
-COMPARED = 30  # batches that each way writes, in turns
+COMPARED = 30  # batches that each side writes, in turns
 SEARCHES = 400
 EXACT_QUERIES = 200
 K = 10
@@ -44,7 +44,7 @@ def make(rng: np.random.Generator, count: int) -> Vectors:
 
 @dataclass
 class Best:
-    """The K best of each query so far, by comparing all."""
+    """Keep the K best rows of each query, by comparing all rows."""
 
     queries: Vectors
 
@@ -97,7 +97,7 @@ def rows(first: int, vectors: Vectors) -> list[dict[str, Any]]:
 
 
 def measure(report: Report, milvus: str, retriever: str, proxy: str, count: int) -> None:
-    """All of it, on a Milvus, a retriever and a bench.proxy that are running."""
+    """Run the whole benchmark against a Milvus, a retriever and a bench.proxy that are running."""
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with (
         closing(MilvusClient(milvus)) as client,
@@ -154,7 +154,7 @@ def build(report: Report, client: MilvusClient, physical: str, count: int) -> No
     [index] = client.list_indexes(physical)
     while (found := client.describe_index(physical, index))["pending_index_rows"] or found["indexed_rows"] < count:
         time.sleep(2)
-    # Loaded with its index: the searches take as long as they then do.
+    # From here on the collection is loaded with its index, as in production.
     client.query(physical, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=600)
     report.row(f"HNSW over {count:,}, after the last write", f"{time.perf_counter() - started:,.0f} s")
     time.sleep(30)
@@ -219,7 +219,7 @@ def search(
         "the barest Python process between, p50", f"{passed_on:.2f} ms", f"pymilvus {other:.2f} ms",
         f"{passed_on - other:+.2f} ms",
     )  # fmt: skip
-    # The searches of a million vectors push all else out of the processor's caches.
+    # Searches over a million vectors remove everything else from the processor's caches.
     report.row("a call that computes nothing, between searches, p50", f"{np.median(times['nothing']):.2f} ms")
     right = sum(
         len(set(through(query)) & {name(int(number)) for number in ids})

@@ -12,12 +12,9 @@ import grpc
 from cli.errors import CommandError
 from protos import admin_pb2_grpc, search_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
-from services.common.settings import MIB
+from services.common.limits import MAX_MESSAGE_BYTES
 
 T = TypeVar("T")
-MAX_MESSAGE_BYTES = 64 * MIB
-# The largest request that a gateway takes by default.
-MAX_REQUEST_BYTES = 32 * MIB
 TIMEOUT_SECONDS = 60.0
 # A gateway that does not answer a ping for so long hangs. It is asked whenever it has been silent for half of it.
 DEFAULT_HANG_SECONDS = 30.0

@@ -11,12 +11,13 @@ from typing import IO
 
 import grpc
 
-from cli.client import MAX_REQUEST_BYTES, TIMEOUT_SECONDS, Client, Requests, word
+from cli.client import TIMEOUT_SECONDS, Client, Requests, word
 from cli.sources import Item, SourceFailure
-from cli.sources.source import MAX_IMAGE_BYTES, too_large
+from cli.sources.source import MAX_UPLOAD_BYTES, too_large
 from cli.terminal import plain
 from protos import search_pb2 as pb
 from protos import types_pb2
+from services.common.limits import MAX_GATEWAY_REQUEST_BYTES
 
 CHOICES = {
     "replace": types_pb2.IF_EXISTS_REPLACE,
@@ -161,7 +162,7 @@ def _request(item: Item) -> pb.AddImagesRequest | SourceFailure:
     """The request for an image, or why there is none."""
     if isinstance(item, SourceFailure):
         return item
-    if len(item.data) > MAX_IMAGE_BYTES:
+    if len(item.data) > MAX_UPLOAD_BYTES:
         return SourceFailure(item.image_id, too_large(len(item.data)), item.file, item.line)
     try:
         upload = types_pb2.ImageUpload(image_id=item.image_id, data=item.data)
@@ -169,6 +170,6 @@ def _request(item: Item) -> pb.AddImagesRequest | SourceFailure:
     except (ValueError, TypeError) as error:  # a lone surrogate in a caption, a value that is no JSON
         return SourceFailure(item.image_id, f"its attributes cannot be sent: {error}", item.file, item.line)
     request = pb.AddImagesRequest(image=upload)
-    if request.ByteSize() > MAX_REQUEST_BYTES:
+    if request.ByteSize() > MAX_GATEWAY_REQUEST_BYTES:
         return SourceFailure(item.image_id, too_large(len(item.data)), item.file, item.line)
     return request

@@ -64,7 +64,7 @@ def on_white(image: Image.Image, margin: float = 0.06) -> Image.Image:
 
 
 def render_all(maker: Maker, code_points: list[int], size_pixels: int) -> npt.NDArray[np.uint8]:
-    """uint8 [concepts, size, size, 4]; all zero where the maker has no such icon."""
+    """uint8 [concepts, size, size, 4]; all zero if the maker has no such icon."""
     images = np.zeros((len(code_points), size_pixels, size_pixels, 4), dtype=np.uint8)
     for row, code_point in enumerate(code_points):
         if code_point in maker:

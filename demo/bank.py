@@ -1,4 +1,4 @@
-"""Image features before the image tower's last linear layer, which is all of that tower that the words train."""
+"""Image features before the image tower's last linear layer. The training on words changes only that layer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PART = 256
 
 @contextmanager
 def _without_projection(visual: Any) -> Iterator[None]:
-    """`attnpool.c_proj` replaced by the identity: cn_clip reads its weight and its bias, and never calls it."""
+    """An identity in the place of `attnpool.c_proj`. cn_clip reads its weight and bias, and never calls it."""
     attention = visual.attnpool
     kept = attention.c_proj
     identity = nn.Linear(kept.in_features, kept.in_features)
@@ -62,7 +62,7 @@ def gallery_images(folder: Path, resolution: int) -> tuple[list[int], Tensor]:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the figures are measured on, by maker: features float [concepts, features], and which concepts exist."""
+    """Per maker: the features for the figures, float [concepts, features], and which concepts exist."""
 
     features: dict[str, Tensor]
     exists: dict[str, Tensor]
@@ -86,7 +86,7 @@ class Bank:
 
     @classmethod
     def compute(cls, model: Any, artwork: Artwork, gallery: Tensor, generator: torch.Generator) -> Bank:
-        """`gallery`: its features, in the order of the concepts. A maker without a concept shows the gallery's."""
+        """`gallery`: its features, in the order of the concepts. They stand in for concepts that a maker lacks."""
         others = []
         for maker in TRAINING_MAKERS:
             for _ in range(AUGMENTED):

@@ -12,7 +12,7 @@ JOINS = ("，", " ", "的", "、", "")
 
 
 def draw_caption(concept: Concept, rng: random.Random, name_share: float = 0.4) -> tuple[str, frozenset[str]]:
-    """A caption and the words it is made of. The share `name_share` of captions is the name alone."""
+    """A caption and its words. The share `name_share` of captions is the name alone."""
     kind = rng.random()
     rest = 1 - name_share
     tags = list(concept.tags)

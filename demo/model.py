@@ -62,7 +62,7 @@ def trimmed_tokens(texts: list[str]) -> Tensor:
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Matrices with weight decay, vectors and scalars without."""
+    """Parameter groups: matrices have weight decay, vectors and scalars have none."""
     parameters = list(parameters)
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -72,7 +72,7 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) ->
 
 @torch.no_grad()
 def update_average(average: Iterable[Tensor], new: Iterable[Tensor], step: int) -> None:
-    """Move the averages, in place, towards the new values: an exponential average that starts fast."""
+    """Update the exponential moving averages in place. The first updates move them faster."""
     decay = min(0.998, (1 + step) / (10 + step))
     for kept, value in zip(average, new, strict=True):
         if kept.dtype.is_floating_point:

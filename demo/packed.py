@@ -1,7 +1,7 @@
-"""The text tower over phrases without padding: cn_clip's numbers for two thirds of its work.
+"""The text tower over phrases without padding. It gives the same numbers as cn_clip for two thirds of the work.
 
-Phrases of one length stand together, so that no token is padding and attention needs no mask; all other layers see the
-tokens of all phrases as one matrix. The last layer computes what is used of it alone: the first token.
+Attention runs per group of phrases of one length, so that no token is padding and no mask is needed. All other layers
+see the tokens of all phrases as one matrix. The last layer computes only the first token, since only that is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _attend(queries: list[Tensor], keys: list[Tensor], values: list[Tensor], hea
 
 
 def _joined(layers: tuple[nn.Linear, ...], x: Tensor) -> tuple[Tensor, ...]:
-    """Several linear layers of one input as one product."""
+    """Several linear layers with one input, computed as one matrix product."""
     weight, bias = torch.cat([each.weight for each in layers]), torch.cat([each.bias for each in layers])
     return F.linear(x, weight, bias).chunk(len(layers), dim=1)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from demo.words import CHINESE, ConceptWords
 
-CONCEPT_WORD_WEIGHT = 12.0  # as that of a very frequent word
+CONCEPT_WORD_WEIGHT = 12.0  # as high as that of a very frequent word
 MAX_CHARACTERS = 6
-# Parts of speech in jieba's dictionary, by what a frame asks for. Names of persons (nr) are in none of them.
+# Per letter of a frame: the parts of speech in jieba's dictionary that fit. Names of persons (nr) fit nowhere.
 NOUNS, VERBS, ADJECTIVES = {"n", "nz", "vn", "s", "ns"}, {"v", "vn", "i", "l"}, {"a", "an", "ad", "z"}
 OTHERS = {"t", "o", "b", "d", "m", "e", "y", "j", "f"}
 
-# N, M: nouns. V: a verb. A: an adjective. A frame is drawn as often as it stands there.
+# N, M: nouns. V: a verb. A: an adjective. A frame that is listed twice is drawn twice as often.
 FRAMES = (Path(__file__).parent / "frames.txt").read_text(encoding="utf-8").split()
 
 
@@ -32,7 +32,7 @@ class Word:
 
 
 def _dictionary() -> Iterator[tuple[str, int, str]]:
-    """jieba's dictionary (MIT). Only its file is read: importing jieba builds what is not needed here."""
+    """jieba's dictionary (MIT). Only its file is read: importing jieba would build data that is not needed here."""
     spec = importlib.util.find_spec("jieba")
     if spec is None or spec.origin is None:
         raise ImportError("jieba is not installed")
@@ -66,7 +66,7 @@ def dictionary_words(words: Sequence[ConceptWords], count: int) -> list[Word]:
 
 
 def reweighted(words: Sequence[Word], confidence: Iterable[float]) -> list[Word]:
-    """Words for which the teacher is sure of a concept are drawn more often."""
+    """The weights of words. A word that the teacher assigns with confidence is drawn more often."""
     return [replace(word, weight=word.weight * float(sure) ** 2) for word, sure in zip(words, confidence, strict=True)]
 
 

@@ -25,8 +25,11 @@ MAX_TOKENS = 24
 
 @dataclass(frozen=True)
 class Pool:
-    """`tokens` and `traditional` uint16 [n, MAX_TOKENS], the phrase in either characters, padded with zeros;
-    `concepts` int16 [n, KEPT] and `shares` float32 [n, KEPT], the target; `weights` float64 [n], how often it is drawn.
+    """Phrases as tokens, with their targets.
+
+    `tokens` and `traditional` uint16 [n, MAX_TOKENS], the phrase in simplified and in traditional characters, padded
+    with zeros; `concepts` int16 [n, KEPT] and `shares` float32 [n, KEPT], the target; `weights` float64 [n], how often
+    a phrase is drawn.
     """
 
     tokens: npt.NDArray[np.uint16]
@@ -103,7 +106,7 @@ def make_pools(concepts: Sequence[Concept], words: Sequence[ConceptWords], rng: 
 
 
 def load_pools(cache: Path, concepts: Sequence[Concept], words: Sequence[ConceptWords], seed: int) -> dict[str, Pool]:
-    """The pools as `cache` holds them, which is filled if it is empty."""
+    """The pools from `cache`. They are made and stored there first if it is empty."""
     names = ("names", "captions", "words", "composed")
     if not all((cache / f"{name}.npz").exists() for name in names):
         cache.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The development queries: everyday Chinese, and for each the emoji that a person would accept.
 
-They were written before any answer was seen, and are for measuring alone: the training leaves out every phrase that is
-one of them.
+They were written before any answer was seen, and they serve only for measuring: the training leaves out every phrase
+that equals one of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def development_queries() -> tuple[Query, ...]:
 
 
 def hit_rate(found: Sequence[Sequence[int]], k: int) -> float:
-    """For how many queries, in per cent, an accepted image is among the first k. `found`: image ids, nearest first."""
+    """Per cent of the queries with an accepted image among the first k. `found`: image ids, nearest first."""
     queries = development_queries()
     hits = sum(not query.accepted.isdisjoint(ids[:k]) for query, ids in zip(queries, found, strict=True))
     return 100 * hits / len(queries)

@@ -45,7 +45,7 @@ def grams(text: str) -> list[str]:
 
 
 class GroupedMax:
-    """The maximum over each concept's words, where concepts share words."""
+    """Takes the maximum over each concept's words. Several concepts may share a word."""
 
     def __init__(self, words: Sequence[Sequence[str]]) -> None:
         self.vocabulary = list(dict.fromkeys(word for each in words for word in each))
@@ -53,7 +53,7 @@ class GroupedMax:
         self.rows = [np.array([number[word] for word in each]) for each in words]
 
     def __call__(self, by_word: Floats) -> Floats:
-        """[words of the vocabulary, n] to [concepts, n]. Every concept has a word."""
+        """Turns [words of the vocabulary, n] into [concepts, n]. Every concept has at least one word."""
         return np.stack([by_word[rows].max(0) for rows in self.rows])
 
 
@@ -72,7 +72,7 @@ class Overlap:
         self._sizes = np.array(sizes, dtype=np.float32)
 
     def __call__(self, phrases: Sequence[str]) -> Floats:
-        """[words of the vocabulary, phrases]."""
+        """Scores, float [words of the vocabulary, phrases]."""
         shared = np.zeros((len(phrases), len(self._sizes)), dtype=np.float32)
         sizes = np.empty((len(phrases), 1), dtype=np.float32)
         for row, phrase in enumerate(phrases):

@@ -32,7 +32,7 @@ from demo.render import Artwork
 
 
 def draw_rows(concepts: list[Concept], count: int, focus_share: float, rng: random.Random) -> list[int]:
-    """Distinct concepts for a batch. The share `focus_share` of batches is filled from two groups first: harder."""
+    """Distinct concepts for a batch. A share `focus_share` of batches comes mostly from two groups: harder."""
     rows = list(range(len(concepts)))
     rng.shuffle(rows)
     if rng.random() < focus_share:

@@ -2,9 +2,10 @@
 
     python -m demo.train_words --init FOLDER
 
-The loss is the cross-entropy of a phrase's target over ALL concepts, against the images of one maker per step. Trained
-are the text tower and the last linear layer of the image tower: with that one frozen, phrases that mean several images
-(结婚: 💍 💒 👰) land between them, among strangers. The weights that are kept are their exponential moving average.
+The loss is the cross-entropy of a phrase's target over ALL concepts, against the images of one maker per step. The text
+tower and the last linear layer of the image tower are trained. If that layer were frozen, a phrase that means several
+images (结婚: 💍 💒 👰) would end between them, near unrelated images. The exponential moving average of the weights is
+kept.
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ class Lessons:
 
 
 def learning_rate(peak: float, step: int, steps: int) -> float:
-    """Up within `WARM_STEPS`, then constant, then in a line to nothing over the last `DECAY_SHARE`.
+    """The learning rate rises within `WARM_STEPS`, stays constant, and falls linearly to 0 over the last `DECAY_SHARE`.
 
-    Until the descent it does not depend on `steps`, so that an interrupted run can go on to another end.
+    Before the fall it does not depend on `steps`, so that an interrupted run can continue with another `steps`.
     """
     return peak * min(1.0, step / WARM_STEPS, (steps - step) / (DECAY_SHARE * steps)) + 1e-6
 
@@ -104,7 +105,7 @@ def train(arguments: argparse.Namespace) -> None:
     pools = load_pools(arguments.cache / "words", concepts, load_words(arguments.artwork, concepts), arguments.seed)
     log(phrases={name: len(pool.weights) for name, pool in pools.items()})
     model = load(arguments.init)
-    model.eval()  # no dropout, and the image tower's BatchNorm stays as it is
+    model.eval()  # eval mode: no dropout, and the statistics of the image tower's BatchNorm stay unchanged
     start_from_simplified(model)
     average = copy.deepcopy(model)
     lessons = Lessons(pools, len(concepts), arguments.seed)

@@ -53,7 +53,7 @@ def _emojilib(node_modules: Path) -> Iterator[tuple[str, str]]:
 
 
 def extra_tags() -> Iterator[tuple[str, str]]:
-    """Tags that tell what the characters of a word do not: 春节, 可乐."""
+    """Extra tags, for words whose characters do not tell their meaning, such as 春节 and 可乐."""
     for line in EXTRA_TAGS.read_text(encoding="utf-8").splitlines():
         emoji, words = line.split("\t")
         for word in words.split():

@@ -10,7 +10,8 @@ from gateway.upstreams.clients import Clients
 from protos import retriever_pb2, types_pb2
 from protos import search_pb2 as pb
 from services.common.errors import CollectionNotFound, ImageNotFound, InvalidField, WentuError
-from services.common.ids import MAX_PAGE_SIZE, check_collection, check_image_id, check_image_ids
+from services.common.ids import check_collection, check_image_id, check_image_ids
+from services.common.limits import MAX_PAGE_SIZE
 
 
 class Images:

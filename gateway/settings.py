@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import MIB, ServerSettings
+from services.common.limits import MAX_GATEWAY_REQUEST_BYTES, MAX_IMAGE_BYTES, MAX_IMAGES, MIB
+from services.common.settings import ServerSettings
 
 
 class GatewaySettings(ServerSettings):
@@ -14,8 +15,8 @@ class GatewaySettings(ServerSettings):
     model_config = SettingsConfigDict(**{**ServerSettings.model_config, "env_prefix": "WENTU_GATEWAY_"})
 
     port: int = Field(50050, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    # An image and 256 texts of the longest fit; what cannot be of use is refused before it is in memory.
-    max_request_bytes: int = Field(32 * MIB, ge=MIB, description="largest message of a request")
+    # What cannot be of use is refused before it is in memory.
+    max_request_bytes: int = Field(MAX_GATEWAY_REQUEST_BYTES, ge=MIB, description="largest message of a request")
     max_fields_bytes: int = Field(
         2 * MIB, ge=MIB, description="bytes of one message besides image bytes, lists of texts and vectors"
     )
@@ -40,8 +41,8 @@ class GatewaySettings(ServerSettings):
         description="how often images and vectors are counted, to tell when they differ; less often if it takes long, "
         "0 for never",
     )
-    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one image")
-    import_batch: int = Field(32, ge=1, le=64, description="images that go through an import together")
+    max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1024, description="bytes of one image")
+    import_batch: int = Field(32, ge=1, le=MAX_IMAGES, description="images that go through an import together")
     import_batch_bytes: int = Field(16 * MIB, ge=MIB, le=32 * MIB, description="bytes that go through together")
     import_workers: int = Field(3, ge=1, le=32, description="batches of one import under way at once")
     import_waiting: int = Field(128, ge=1, description="images of one import that may wait; the stream pauses then")

@@ -11,8 +11,8 @@ from protos import admin_pb2 as pb
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from services.common import __version__
 from services.common.errors import WentuError
+from services.common.limits import MAX_PAGE_SIZE
 
-COUNT_PAGE = 1000
 SERVICES = {
     name: descriptor.services_by_name[service].full_name
     for name, descriptor, service in (
@@ -74,7 +74,7 @@ class Status:
         count, token = 0, ""
         try:
             while True:
-                page = await self._clients.list_collections(COUNT_PAGE, token)
+                page = await self._clients.list_collections(MAX_PAGE_SIZE, token)
                 count, token = count + len(page.collections), page.next_page_token
                 if not token:
                     return count

@@ -37,7 +37,7 @@ class BlobUpload(_message.Message):
     data: _builtins.bytes
     """The bytes, at most 16 MiB by default."""
     media_type: _builtins.str
-    """image/jpeg and the like; as the encoder found it."""
+    """image/jpeg and the like, as the encoder found it; at most 127 characters."""
     width: _builtins.int
     """Width in pixels, after the EXIF orientation is applied."""
     height: _builtins.int

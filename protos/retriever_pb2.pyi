@@ -362,7 +362,7 @@ class VectorRecord(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """The attributes: at most 64 KiB, nested at most 16 deep."""
+        """The attributes: at most 65,000 bytes, nested at most 16 deep, as in types.proto."""
 
     def __init__(
         self,

@@ -183,9 +183,11 @@ class ModelFingerprint(_message.Message):
     CHECKPOINT_SHA256_FIELD_NUMBER: _builtins.int
     PREPROCESSING_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """cn_clip's name (RN50, ViT-B-16, ViT-L-14, ViT-L-14-336, ViT-H-14), `demo`, or the name given to a checkpoint."""
+    """cn_clip's name (RN50, ViT-B-16, ViT-L-14, ViT-L-14-336, ViT-H-14), `demo`, or the name given to a checkpoint; at
+    most 200 characters.
+    """
     dim: _builtins.int
-    """Length of the vectors."""
+    """Length of the vectors, 2 to 32,768."""
     checkpoint_sha256: _builtins.str
     """SHA-256 of the checkpoint file, in lower-case hexadecimal."""
     preprocessing_version: _builtins.int

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs a MariaDB server for the tests where there is none. They run it on a folder and a port of their own.
+# Installs a MariaDB server for the tests if there is none. The tests start it on their own folder and port.
 set -eu
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 command -v mariadbd >/dev/null && exit 0

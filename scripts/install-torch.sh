@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs torch with the given pip, the build that fits this machine: plain torch where there is an NVIDIA device, or
-# where the plain build has no CUDA anyhow; else the CPU build, where pip is set up to find one (see README, Installing).
+# Installs the build of torch that fits this machine, with the given pip: plain torch if there is an NVIDIA device, or if
+# the plain build has no CUDA anyhow. Otherwise the CPU build, if pip can find one (see README, Installing).
 set -eu
 pip=$1
 version=2.13.0

@@ -13,7 +13,7 @@ from services.encoder.settings import EncoderSettings
 from services.imagestore.settings import ImageStoreSettings
 from services.retriever.settings import RetrieverSettings
 
-ROOMS: dict[str, type[ServerSettings]] = {
+SERVICES: dict[str, type[ServerSettings]] = {
     "gateway": GatewaySettings,
     "encoder": EncoderSettings,
     "retriever": RetrieverSettings,
@@ -22,7 +22,7 @@ ROOMS: dict[str, type[ServerSettings]] = {
 
 
 def rows(kind: type[ServerSettings]) -> list[str]:
-    """A line of the table for each setting of one room that is not common to all, or has another default there."""
+    """The table's lines for one service: settings that only it has, or whose default differs there."""
     prefix = str(kind.model_config["env_prefix"])
     common = {} if kind is ServerSettings else ServerSettings.model_fields
     own = [
@@ -38,7 +38,7 @@ def rows(kind: type[ServerSettings]) -> list[str]:
 
 
 def shown(name: str, default: Any) -> str:
-    """A default as the table shows it."""
+    """A default value as the table shows it."""
     if name == "threads" and default == (os.cpu_count() or 1):
         return "the machine's cores"
     if isinstance(default, SecretStr):
@@ -47,12 +47,12 @@ def shown(name: str, default: Any) -> str:
 
 
 def tables() -> str:
-    """All tables, as the README has them."""
+    """All tables in Markdown, as the README shows them."""
     head = "| variable | default | meaning |\n| --- | --- | --- |\n"
     parts = ["Every service, with its own prefix in the place of `WENTU_`:\n\n" + head]
     common = [line.replace("| `", "| `WENTU_..._", 1) for line in rows(ServerSettings) if "`PORT`" not in line]
     parts[0] += "\n".join(common)
-    for title, kind in ROOMS.items():
+    for title, kind in SERVICES.items():
         port = kind.model_fields["port"].default
         prefix = kind.model_config["env_prefix"]
         lines = [f"| `{prefix}PORT` | `{port}` | port to listen on; 0 takes a free one |", *rows(kind)]

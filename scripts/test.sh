@@ -1,6 +1,6 @@
 #!/bin/sh
-# The suite in two processes, since half of its time is waiting for servers: the tests of the Milvus server in the one,
-# for there can be only one such server, and the others in the other, whose output comes at the end.
+# Runs the suite in two processes, since half of its time is waiting for servers. Only one Milvus server can run, so all
+# tests that need it are in one process. The output of the other process is printed at the end.
 set -u
 python="$1/python"
 log=$(mktemp)

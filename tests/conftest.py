@@ -12,12 +12,12 @@ from tests.support import servers
 from tests.support.servers import Server
 from tests.support.system import System, new_system
 
-# Values of parameters that stand for a Milvus server.
+# Parameter values of tests that use a Milvus server.
 ON_MILVUS = frozenset({"served", "server"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need the Milvus server, for two processes that share the suite (scripts/test.sh)."""
+    """Mark the tests that need the Milvus server, so that two processes can share the suite (scripts/test.sh)."""
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         fixtures = getattr(item, "fixturenames", ())
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    """A Milvus standalone and its address. Two of them cannot run here: each wants etcd's port."""
+    """A Milvus standalone and its address. Two cannot run on one machine: both use etcd's port."""
     server, address = servers.milvus_server(tmp_path_factory.mktemp("milvus"))
     with server.running():
         yield server, address
@@ -61,14 +61,14 @@ def served(tmp_path_factory: pytest.TempPathFactory, milvus_address: str, mariad
 
 @pytest.fixture(params=["embedded", "served"], scope="session")
 def system(request: pytest.FixtureRequest) -> System:
-    """Each of the two."""
+    """Each of the two systems in turn."""
     found: System = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture
 def collection(system: System) -> Iterator[str]:
-    """An empty collection of the test's own."""
+    """An empty collection for this test alone."""
     name = f"t{uuid.uuid4().hex[:12]}"
     system.create(name)
     yield name

@@ -16,15 +16,13 @@ from cli.options import COLLECTION, GATEWAY, PRECISION_NOTE, AsJson, Collection,
 from cli.terminal import say, say_json, say_table, warn
 from protos import search_pb2 as pb
 from protos import types_pb2
-
-# The contract's limit. Larger numbers do not even fit into its field.
-MAX_TOP_K = 1000
+from services.common.limits import DEFAULT_TOP_K, MAX_TOP_K
 
 
 def search_command(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     collection: Collection = COLLECTION,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of hits.")] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of hits.")] = DEFAULT_TOP_K,
     filters: Annotated[
         list[str] | None,
         typer.Option(

@@ -15,8 +15,8 @@ from cli.errors import CommandError
 from cli.options import GATEWAY, Gateway
 from cli.terminal import say
 from protos import admin_pb2 as pb
+from services.common.limits import CHUNK_BYTES
 
-CHUNK_BYTES = 256 * 1024
 # settings.json, then vectors-00000.parquet and images-00000.tar, and so on.
 FIRST = "settings.json"
 snapshot_app = typer.Typer(help="Write a collection to files, and read it back.", no_args_is_help=True)

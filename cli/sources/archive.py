@@ -18,7 +18,7 @@ from typing import IO, BinaryIO
 
 from cli.sources.source import (
     LEFTOVER,
-    MAX_IMAGE_BYTES,
+    MAX_UPLOAD_BYTES,
     Item,
     SourceError,
     SourceFailure,
@@ -199,7 +199,7 @@ def _read_member(name: str, size: int, content: IO[bytes], path: str, passed_ove
     if not may_be_image(name, head):
         passed_over[ending(name) or "without an ending"] += 1
         return None
-    if size > MAX_IMAGE_BYTES:
+    if size > MAX_UPLOAD_BYTES:
         return SourceFailure(name, too_large(size), file=path)
     data = head + content.read(size - len(head))
     if len(data) != size:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.sources.encoding import file_name
-from cli.sources.source import LEFTOVER, MAX_IMAGE_BYTES, Item, SourceFailure, SourceImage, is_leftover, too_large
+from cli.sources.source import LEFTOVER, MAX_UPLOAD_BYTES, Item, SourceFailure, SourceImage, is_leftover, too_large
 from services.common.image_formats import HEAD_BYTES, ending, may_be_image
 
 UNREADABLE = "unreadable"
@@ -79,7 +79,7 @@ def read_image(path: Path, image_id: str, passed_over: Counter[str]) -> Item | N
             if not may_be_image(path.name, head):
                 passed_over[ending(path.name) or "without an ending"] += 1
                 return None
-            if found.st_size > MAX_IMAGE_BYTES:
+            if found.st_size > MAX_UPLOAD_BYTES:
                 return SourceFailure(image_id, too_large(found.st_size), file=str(path))
             return SourceImage(image_id, head + file.read(), file=str(path))
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from services.common.settings import MIB
+from services.common.limits import MIB
 
 BOM = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 128 * MIB

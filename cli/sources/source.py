@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cli.errors import CommandError
-from services.common.settings import MIB
+from services.common.limits import MAX_GATEWAY_REQUEST_BYTES, MESSAGE_MARGIN_BYTES
 
 # A larger image fits into no message: it is not even read. What the gateway takes is less, and its own to say.
-MAX_IMAGE_BYTES = 32 * MIB - 256 * 1024
+MAX_UPLOAD_BYTES = MAX_GATEWAY_REQUEST_BYTES - MESSAGE_MARGIN_BYTES
 LEFTOVER = "leftovers of a NAS or a desktop"
 # Folders and files, in lower case, that systems put beside images: thumbnails, bins, snapshots, notes of viewers.
 _LEFTOVERS = frozenset(
@@ -78,4 +78,4 @@ def is_leftover(name: str) -> bool:
 
 def too_large(size_bytes: int) -> str:
     """The reason for an image that fits into no message."""
-    return f"has {size_bytes:,} bytes; a message takes at most {MAX_IMAGE_BYTES:,}"
+    return f"has {size_bytes:,} bytes; a message takes at most {MAX_UPLOAD_BYTES:,}"

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from google.protobuf import struct_pb2
 
-from gateway.maintenance.merge_join import attributes_of
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
 from gateway.upstreams.encoding import batches, encode_patiently
@@ -225,3 +224,10 @@ class Agreement:
             other = Agreement(self._clients, self._settings, self._collection, creation_id)
             await other._agree(dict.fromkeys(image_ids, UNKNOWN))
             raise CollectionNotFound(self._collection)
+
+
+def attributes_of(blob: imagestore_pb2.Blob, record: retriever_pb2.VectorRecord | None) -> struct_pb2.Struct:
+    """Those that an image's vector is to have: those beside its bytes, or if nobody said, those that it has."""
+    if record is None or blob.HasField("attributes"):
+        return blob.attributes
+    return record.attributes

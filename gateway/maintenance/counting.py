@@ -13,7 +13,7 @@ import structlog
 from gateway.metrics import GatewayMetrics
 from gateway.upstreams.clients import Clients
 from services.common.errors import WentuError
-from services.common.ids import MAX_PAGE_SIZE
+from services.common.limits import MAX_PAGE_SIZE
 
 log = structlog.get_logger()
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from google.protobuf import struct_pb2
-
 from gateway.upstreams.clients import Clients
 from protos import imagestore_pb2, retriever_pb2, types_pb2
+from services.common.limits import MAX_PAGE_SIZE
 
-PAGE = 1000
 Item = TypeVar("Item")
 Left = TypeVar("Left")
 Right = TypeVar("Right")
@@ -54,7 +52,7 @@ def blobs_of(
     """With their attributes."""
 
     async def page(token: str) -> tuple[Iterable[imagestore_pb2.Blob], str]:
-        found = await clients.list_blobs(collection, PAGE, token, creation_id=creation_id)
+        found = await clients.list_blobs(collection, MAX_PAGE_SIZE, token, creation_id=creation_id)
         return found.blobs, found.next_page_token
 
     return page
@@ -63,13 +61,13 @@ def blobs_of(
 def vectors_of(
     clients: Clients, collection: str, *, embeddings: bool = False, rebuild: bool = False
 ) -> Callable[[str], Awaitable[tuple[Iterable[retriever_pb2.VectorRecord], str]]]:
-    """Every write that was acknowledged before is among them, for which a Milvus server takes 0.2 s a page."""
+    """Every write that was acknowledged before is among them, for which a vector store may take 0.2 s per page."""
 
     async def page(token: str) -> tuple[Iterable[retriever_pb2.VectorRecord], str]:
         found = await clients.list_vectors(
             retriever_pb2.ListVectorsRequest(
                 collection=collection,
-                page_size=PAGE,
+                page_size=MAX_PAGE_SIZE,
                 page_token=token,
                 include_embeddings=embeddings,
                 consistency=types_pb2.CONSISTENCY_STRONG,
@@ -79,13 +77,6 @@ def vectors_of(
         return found.records, found.next_page_token
 
     return page
-
-
-def attributes_of(blob: imagestore_pb2.Blob, record: retriever_pb2.VectorRecord | None) -> struct_pb2.Struct:
-    """Those that an image's vector is to have: those beside its bytes, or where nobody said, those that it has."""
-    if record is None or blob.HasField("attributes"):
-        return blob.attributes
-    return record.attributes
 
 
 def _key(item: Any) -> bytes:

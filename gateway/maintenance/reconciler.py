@@ -1,7 +1,7 @@
 """Comparing both stores, and repairing what an interruption left.
 
-The image store has all that a vector is made from, attributes too: vectors that Milvus lost are made again. (Milvus
-2.3.5, killed twice in a row, was seen to lose what it had acknowledged and not yet written to a segment.)
+The image store has all that a vector is made from, attributes too: vectors that a store lost are made again. (One that
+was killed twice in a row was seen to lose what it had acknowledged and not yet written to a file.)
 
 What looks wrong may be a write that is under way: each finding is looked at again a moment later, and bytes are removed
 only once they are older than any write can be.
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.collections import drop_creations
-from gateway.ingest.agreement import Agreement
-from gateway.maintenance.merge_join import attributes_of, blobs_of, merge_join, vectors_of
+from gateway.ingest.agreement import Agreement, attributes_of
+from gateway.maintenance.merge_join import blobs_of, merge_join, vectors_of
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
 from gateway.upstreams.encoding import batches

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from gateway.ingest.agreement import Agreement
-from gateway.maintenance.merge_join import attributes_of, blobs_of, merge_join, vectors_of
+from gateway.ingest.agreement import Agreement, attributes_of
+from gateway.maintenance.merge_join import blobs_of, merge_join, vectors_of
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
 from gateway.upstreams.encoding import batches

@@ -7,8 +7,7 @@ from protos import search_pb2 as pb
 from protos import types_pb2
 from services.common.errors import InvalidField, WentuError
 from services.common.ids import check_collection, check_count, check_image_id
-
-MAX_TEXTS = 256
+from services.common.limits import MAX_TEXTS
 
 
 class Scorer:

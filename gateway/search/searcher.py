@@ -16,12 +16,10 @@ from protos import search_pb2 as pb
 from services.common.calls import seconds_left
 from services.common.errors import Code, InvalidField, ModelMismatch, NotImplementedYet, WentuError
 from services.common.ids import check_collection, check_count, check_range
+from services.common.limits import DEFAULT_TOP_K, MAX_HIT_PARTS, MAX_TOP_K
 
 log = structlog.get_logger()
 
-DEFAULT_TOP_K = 10
-MAX_TOP_K = 1000
-MAX_PARTS = 16
 THUMBNAIL_SECONDS = 0.2
 # Fields of the contract that this version does not look at yet: refused rather than ignored.
 NOT_YET = ("group_by", "fold_similarity")
@@ -150,7 +148,7 @@ def check_request(request: pb.SearchRequest) -> None:
         check_range(request.top_k, "top_k", 1, MAX_TOP_K)
     if request.HasField("min_score"):
         check_range(request.min_score, "min_score", -1, 1)
-    check_count(request.include, "include", MAX_PARTS, least=0)
+    check_count(request.include, "include", MAX_HIT_PARTS, least=0)
     for field in NOT_YET:
         if request.HasField(field):  # type: ignore[arg-type]
             raise NotImplementedYet(field)

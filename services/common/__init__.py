@@ -1,3 +1,3 @@
-"""What the services share: settings, life, health, errors, logs, calls, the grammar of ids, opening images safely."""
+"""Code that the services share: settings, servers, health, errors, logs, calls, ids, and the safe opening of images."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What attributes of an image may be, the same in every service."""
+"""The limits of an image's attributes. They are the same in every service."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from collections.abc import Iterable
 from google.protobuf import json_format, struct_pb2
 
 from services.common.errors import InvalidField
+from services.common.limits import MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH
 
-# Milvus takes 65,536 bytes of JSON, and the retriever keeps two checksums among them.
-MAX_ATTRIBUTES_BYTES = 65_000
-# A control character is one byte on the wire and six in JSON; nothing grows more.
+# A control character is one byte on the wire and six in JSON. This is the largest growth.
 MAX_GROWTH = 6
-# An object is three messages deep on the wire, and protobuf parses a hundred: an answer that holds attributes must stay
-# well below, or it poisons every search that finds the image.
-MAX_DEPTH = 16
 
 
 def check_attributes(attributes: struct_pb2.Struct, field: str) -> struct_pb2.Struct:
-    """Raises InvalidField for too many, for too deep ones, and for a number that JSON cannot hold."""
+    """Raises InvalidField if the attributes are too large or too deep, or hold a number that JSON cannot express."""
     if attributes.ByteSize() > MAX_ATTRIBUTES_BYTES:
         raise InvalidField(field, f"must have at most {MAX_ATTRIBUTES_BYTES:,} bytes on the wire")
     for name, value in attributes.fields.items():
@@ -31,7 +27,7 @@ def check_attributes(attributes: struct_pb2.Struct, field: str) -> struct_pb2.St
 
 
 def _json_bytes(attributes: struct_pb2.Struct) -> int:
-    """Size as JSON text, in which a punctuation mark in a name counts three times, for it may be stored as %XX."""
+    """Size as JSON text. A punctuation mark in a name counts as three bytes, since it may be stored as %XX."""
     if attributes.ByteSize() * MAX_GROWTH <= MAX_ATTRIBUTES_BYTES:
         return 0
     text = json.dumps(json_format.MessageToDict(attributes), ensure_ascii=False, separators=(",", ":"))
@@ -51,7 +47,7 @@ def _check(value: struct_pb2.Value, field: str, depth: int) -> None:
             parts = value.list_value.values
         case _:
             return
-    if depth >= MAX_DEPTH:
-        raise InvalidField(field, f"must not be nested deeper than {MAX_DEPTH}")
+    if depth >= MAX_ATTRIBUTES_DEPTH:
+        raise InvalidField(field, f"must not be nested deeper than {MAX_ATTRIBUTES_DEPTH}")
     for part in parts:
         _check(part, field, depth + 1)

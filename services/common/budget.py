@@ -1,4 +1,4 @@
-"""Bytes that a process may hold at once for one purpose. Who wants more waits its turn, or is refused."""
+"""Bytes that a process may hold at once for one purpose. A request that needs more waits its turn or is refused."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Self
 
 from services.common.errors import DeadlineExceeded, Overloaded
 
-# When to come again: about as long as a large answer or image takes.
+# The retry delay: about the time that a large answer or image takes.
 RETRY_SECONDS = 0.5
 
 
 class ByteBudget:
     """First come, first served, for threads and for the event loop alike.
 
-    One share larger than the whole budget is not refused: it waits until it is alone.
+    A share that is larger than the whole budget is not refused. It waits until no other share holds bytes.
     """
 
     def __init__(self, limit_bytes: int, what: str, max_waiting_bytes: int | None = None) -> None:
-        """`max_waiting_bytes`: for what holds its bytes while it waits for more."""
+        """`max_waiting_bytes` limits requests that already hold memory while they wait."""
         self.limit_bytes = limit_bytes
         self.what = what
         self._max_waiting_bytes = max_waiting_bytes
@@ -36,11 +36,11 @@ class ByteBudget:
         return self._used_bytes
 
     def share(self) -> Share:
-        """An empty share, which takes from the budget and gives back when it is released."""
+        """An empty share. It takes bytes from the budget, and returns them when it is released."""
         return Share(self)
 
     def _ask(self, size: int) -> concurrent.futures.Future[None] | None:
-        """Done once `size` bytes are taken; None if too much waits."""
+        """A future that is done after `size` bytes were taken. None if too many bytes wait already."""
         turn: concurrent.futures.Future[None] = concurrent.futures.Future()
         limit = self._max_waiting_bytes
         with self._lock:
@@ -52,7 +52,7 @@ class ByteBudget:
         return turn
 
     def _take_now(self, size: int, in_turn: bool) -> bool:
-        """Takes `size` bytes if they are free and, `in_turn`, nobody waits."""
+        """Take `size` bytes if they are free. With `in_turn`, only if no other request waits."""
         with self._lock:
             if (in_turn and self._waiting) or not self._fits(size):
                 return False
@@ -68,7 +68,7 @@ class ByteBudget:
             self._serve()
 
     def _leave(self, turn: concurrent.futures.Future[None], size: int) -> None:
-        """Gives a turn up, whether it has come or not."""
+        """Give up a turn, before or after it came."""
         self._give(0 if turn.cancel() else size)
 
     def _serve(self) -> None:
@@ -84,7 +84,7 @@ class ByteBudget:
 
 
 class Share:
-    """What one request holds of a budget. Not for several threads at once."""
+    """The bytes of a budget that one request holds. Not for several threads at once."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
@@ -97,9 +97,9 @@ class Share:
         self.release()
 
     def take(self, size: int, seconds: float | None) -> None:
-        """Waits on this thread, at most `seconds`. A share waits once, so that no two wait for each other.
+        """Wait on this thread for `size` bytes, at most `seconds`. A share waits only once, to avoid deadlocks.
 
-        One that holds as much already does not wait. Raises DeadlineExceeded.
+        Returns at once if the share holds that many bytes. Raises DeadlineExceeded.
         """
         if 0 < size <= self._size:
             return
@@ -114,7 +114,7 @@ class Share:
         self._size = size
 
     async def wait(self, size: int, seconds: float | None) -> None:
-        """As `take`, on the event loop. Raises Overloaded after `seconds`."""
+        """As `take`, but on the event loop. Raises Overloaded after `seconds`."""
         if self._budget._take_now(size, in_turn=True):
             self._size = size
             return
@@ -130,19 +130,19 @@ class Share:
         self._size = size
 
     def grow(self, size: int) -> None:
-        """Takes `size` bytes more, at once, before those that wait. Raises Overloaded if they are not free."""
+        """Take `size` more bytes at once, ahead of waiting requests. Raises Overloaded if they are not free."""
         if not self._budget._take_now(size, in_turn=False):
             raise self._overloaded()
         self._size += size
 
     def shrink(self, size: int) -> None:
-        """Keeps `size` bytes, and gives the others back."""
+        """Keep `size` bytes and return the others."""
         if size < self._size:
             self._budget._give(self._size - size)
             self._size = size
 
     def release(self) -> None:
-        """Gives everything back; a second time does nothing."""
+        """Return all bytes. A second call does nothing."""
         self.shrink(0)
 
     def _ask(self, size: int) -> concurrent.futures.Future[None]:

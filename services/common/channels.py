@@ -10,11 +10,9 @@ import structlog
 from grpc import aio
 
 from services.common.errors import UnreadableAnswer
-from services.common.settings import MIB
+from services.common.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
-
-MAX_MESSAGE_BYTES = 64 * MIB
 
 
 def service_config(retry: bool) -> str:

@@ -1,4 +1,4 @@
-"""The errors of the services, each a type that knows its status code and reason.
+"""The errors of the services. Each class has its status code and reason.
 
     WentuError
       InvalidField            INVALID_ARGUMENT     INVALID_FIELD
@@ -23,8 +23,8 @@
       InternalError           INTERNAL             INTERNAL
       UnreadableAnswer        INTERNAL             INTERNAL
 
-Domain code raises them. interceptors.py alone turns them into a status. wire_errors.py gives them their wire form, and
-makes the same class of error again from what another service answered.
+Domain code raises them. Only interceptors.py turns them into a status. wire_errors.py encodes them, and decodes the
+error of another service into the same class.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from functools import cache
 
 
 class Code(IntEnum):
-    """The codes of google.rpc.Code that the services use; the same numbers as gRPC's."""
+    """The codes of google.rpc.Code that the services use. Their numbers equal gRPC's."""
 
     CANCELLED = 1
     UNKNOWN = 2
@@ -56,7 +56,7 @@ class Code(IntEnum):
 
 
 class WentuError(Exception):
-    """Base of all: a status code, a reason of protos/errors.proto, a message for people and facts for programs."""
+    """Base class: a status code, a reason of protos/errors.proto, a message for people, and metadata for programs."""
 
     code = Code.INTERNAL
     reason = "INTERNAL"
@@ -121,7 +121,7 @@ class ChecksumMismatch(InvalidField):
 
 
 class UnreadableRequest(WentuError):
-    """A message of a request that cannot be taken as a whole: no field can be named."""
+    """A request message that cannot be accepted as a whole, so that no field can be named."""
 
     code = Code.INVALID_ARGUMENT
     reason = "INVALID_FIELD"
@@ -169,7 +169,7 @@ class ImageExists(WentuError):
 
 
 class ModelMismatch(WentuError):
-    """A collection meets vectors of another model than its own. Both are given in the caller's words for them."""
+    """The vectors were made by another model than the collection's. Both models are described in words."""
 
     code = Code.FAILED_PRECONDITION
     reason = "MODEL_MISMATCH"
@@ -182,7 +182,7 @@ class ModelMismatch(WentuError):
 
 
 class PrecisionMismatch(WentuError):
-    """A strict collection meets vectors that were computed in another precision than its own."""
+    """The vectors were computed in another precision than the collection's, and the collection is strict."""
 
     code = Code.FAILED_PRECONDITION
     reason = "PRECISION_MISMATCH"
@@ -201,7 +201,7 @@ class WriteUnderWay(WentuError):
 
 
 class NotImplementedYet(WentuError):
-    """Part of the contract, not of this version."""
+    """The contract has the feature, but this version does not implement it."""
 
     code = Code.UNIMPLEMENTED
     reason = "UNSUPPORTED"
@@ -239,7 +239,7 @@ class ShuttingDown(WentuError):
 
 
 class IdleCall(WentuError):
-    """The caller let the service wait, for its next message or for taking an answer."""
+    """The caller did not send its next message, or did not read an answer, for too long."""
 
     code = Code.ABORTED
     reason = "IDLE"
@@ -254,21 +254,21 @@ class DeadlineExceeded(WentuError):
 
 
 class AnswerTooLarge(WentuError):
-    """More than one message takes: the caller asks for less at once."""
+    """The answer does not fit into one message. The caller must ask for less at once."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "ANSWER_TOO_LARGE"
 
 
 class InternalError(WentuError):
-    """A defect. The message is fixed, so that nothing of the service's inside reaches a caller."""
+    """A defect of the service. The message is fixed, so that no internals reach a caller."""
 
     def __init__(self) -> None:
         super().__init__("internal error; the service's log has it under the request id")
 
 
 class UnreadableAnswer(WentuError):
-    """What another service answered cannot be parsed."""
+    """The answer of another service cannot be parsed."""
 
     code = Code.INTERNAL
     reason = "INTERNAL"
@@ -286,9 +286,9 @@ def rebuilt(
     metadata: Mapping[str, str] | None = None,
     retry_after_seconds: float | None = None,
 ) -> WentuError:
-    """The error that another service answered with, as the class of its reason.
+    """The error of another service as an object of the class that has its reason.
 
-    A reason of a newer version, which no class has, becomes a WentuError with that code and reason.
+    A reason of a newer version has no class. It becomes a WentuError with the same code and reason.
     """
     kind = _kinds().get(reason, WentuError)
     error = kind.__new__(kind)

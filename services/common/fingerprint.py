@@ -1,18 +1,17 @@
-"""The identity of a model, which travels with every vector."""
+"""The identity of a model. It is sent with every vector."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from protos import types_pb2
 from services.common.errors import InvalidField
+from services.common.ids import SHA256_PATTERN
+from services.common.limits import MAX_DIM, MAX_MODEL_NAME_CHARS
 
-MAX_DIM = 32_768
-MAX_NAME_CHARS = 200
-# Each version of the preprocessing, with the first one that makes the same vectors of images. Only those are stored,
-# so a collection stays usable if texts alone are prepared in another way.
+# Preprocessing version -> the first version that makes the same vectors of images. Only vectors of images are stored,
+# so a collection stays usable if only the preparation of texts changes.
 IMAGES_AS_OF = {1: 1, 2: 1}
 
 PRECISIONS = ("f32", "bf16", "f16")
@@ -27,7 +26,7 @@ def check_precision(value: str, field: str = "precision") -> str:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What made a vector: a dimension alone does not tell models apart."""
+    """The model that made a vector. A dimension alone does not identify a model."""
 
     name: str
     dim: int
@@ -46,7 +45,7 @@ class Fingerprint:
         return IMAGES_AS_OF.get(self.preprocessing_version, self.preprocessing_version)
 
     def fits(self, other: Fingerprint) -> bool:
-        """Whether both make the same vectors of images, so that vectors of the one can be compared with the other's."""
+        """Whether both models make the same vectors of images, so that their vectors can be compared."""
         return replace(self, preprocessing_version=self.images_version) == replace(
             other, preprocessing_version=other.images_version
         )
@@ -59,11 +58,11 @@ class Fingerprint:
 
     @classmethod
     def from_message(cls, message: types_pb2.ModelFingerprint, field: str = "model") -> Fingerprint:
-        """Raises InvalidField where a part is missing or malformed."""
-        if not 1 <= len(message.name) <= MAX_NAME_CHARS:
-            raise InvalidField(f"{field}.name", f"must have 1 to {MAX_NAME_CHARS} characters")
+        """Raises InvalidField if a part is missing or malformed."""
+        if not 1 <= len(message.name) <= MAX_MODEL_NAME_CHARS:
+            raise InvalidField(f"{field}.name", f"must have 1 to {MAX_MODEL_NAME_CHARS} characters")
         if not 2 <= message.dim <= MAX_DIM:
             raise InvalidField(f"{field}.dim", f"must be 2 to {MAX_DIM:,}, got {message.dim:,}")
-        if not re.fullmatch("[0-9a-f]{64}", message.checkpoint_sha256):
+        if not SHA256_PATTERN.fullmatch(message.checkpoint_sha256):
             raise InvalidField(f"{field}.checkpoint_sha256", "must be 64 lower-case hexadecimal digits")
         return cls(message.name, message.dim, message.checkpoint_sha256, message.preprocessing_version)

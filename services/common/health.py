@@ -1,4 +1,4 @@
-"""Readiness that does something real: each watched service has a check that is run again and again."""
+"""Readiness by real work: the check of each watched service runs repeatedly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2
 log = structlog.get_logger()
 
 Check = Callable[[], Awaitable[None]]
-# A check that fails shows within a second.
+# A failing check becomes visible within a second.
 INTERVAL_SECONDS = 0.5
 TIMEOUT_SECONDS = 3.0
 
@@ -20,7 +20,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Readiness:
-    """Keeps the standard health service in step with the checks. A check passes by returning."""
+    """Updates the standard health service from the checks. A check passes if it returns without an error."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self.servicer = health.aio.HealthServicer()
@@ -28,7 +28,7 @@ class Readiness:
         self._last: dict[str, bool] = {}
 
     async def begin(self) -> None:
-        """NOT_SERVING for every name until the first checks pass; grpc_health itself would say SERVING for ''."""
+        """Every name is NOT_SERVING until its first check passes. grpc_health itself would start '' as SERVING."""
         for name in ("", *self._checks):
             await self.servicer.set(name, NOT_SERVING)
 
@@ -51,7 +51,7 @@ class Readiness:
         return True
 
     async def watch(self) -> None:
-        """Runs the checks until cancelled."""
+        """Run the checks until cancelled."""
         while True:
             await self.check_all()
             await asyncio.sleep(INTERVAL_SECONDS)

@@ -1,4 +1,4 @@
-"""The grammar of ids and pages, the same in every service."""
+"""The rules of ids and pages. They are the same in every service."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import unicodedata
 from collections.abc import Sequence
 
 from services.common.errors import InvalidField
+from services.common.limits import (
+    DEFAULT_PAGE_SIZE,
+    MAX_COLLECTION_CHARS,
+    MAX_IDS,
+    MAX_IMAGE_ID_BYTES,
+    MAX_PAGE_SIZE,
+    MAX_PAGE_TOKEN_CHARS,
+)
 
-COLLECTION_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+COLLECTION_PATTERN = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_COLLECTION_CHARS - 1}}}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
-MAX_IMAGE_ID_BYTES = 255
-MAX_IDS = 1000
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
-MAX_PAGE_TOKEN_CHARS = 1024
 
 
 def check_collection(value: str, field: str = "collection") -> str:
@@ -35,7 +38,7 @@ def check_image_id(value: str, field: str = "image_id") -> str:
 
 
 def check_image_ids(values: Sequence[str], field: str = "image_ids", most: int = MAX_IDS) -> list[str]:
-    """Each id once, in the order of its first place: one that is repeated is answered once."""
+    """The distinct ids, in the order of their first appearance. A repeated id is answered once."""
     check_count(values, field, most)
     return list(dict.fromkeys(check_image_id(value, f"{field}[{place}]") for place, value in enumerate(values)))
 
@@ -48,7 +51,7 @@ def check_sha256(value: str, field: str) -> str:
 
 
 def check_count(values: Sequence[object], field: str, most: int, *, least: int = 1) -> None:
-    """Comes before anything that walks the values."""
+    """Check the number of values. Call it before any code that visits each value."""
     if not least <= len(values) <= most:
         raise InvalidField(field, f"must hold {least} to {most} items, got {len(values)}")
 
@@ -74,12 +77,12 @@ def page_size(value: int, field: str = "page_size") -> int:
 
 
 def page_token(last_key: str) -> str:
-    """A token for the page after `last_key`; empty for no further page."""
+    """A token for the page after `last_key`. Empty if there is no further page."""
     return base64.urlsafe_b64encode(last_key.encode()).decode()
 
 
 def page_start(token: str, field: str = "page_token") -> str:
-    """The key that a page starts after, the id of an image or a collection; '' for the first page."""
+    """The key after which a page starts: the id of an image or collection. Empty for the first page."""
     if len(token) > MAX_PAGE_TOKEN_CHARS:
         raise InvalidField(field, "is not a token of this service")
     try:

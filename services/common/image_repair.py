@@ -1,6 +1,6 @@
-"""Files that image libraries refuse although their pixels are good: what a browser shows, we take.
+"""Repairs files that image libraries refuse although their pixels are good. Browsers show such files too.
 
-Both repairs are tried only after a file was refused, and neither decompresses anything but pixels.
+Both repairs run only after a file was refused, and they decompress only pixels.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from PIL import Image
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 END_OF_JPEG = b"\xff\xd9"
-# Of a JPEG that lost its end at least this share of the pixels must come from the file's own bytes.
+# A JPEG without its end is accepted if at least this share of its pixels comes from the file's own bytes.
 MIN_DECODED_SHARE = 0.95
-# What pixels need. Text, colour profiles and the frames of an animation are left out.
+# The chunks that pixels need. Text, colour profiles and the frames of an animation are removed.
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
 _SCAN, _PROGRESSIVE_FRAME = 0xDA, 0xC2
 _FRAMES = frozenset({0xC0, 0xC1, _PROGRESSIVE_FRAME})
@@ -27,7 +27,7 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 
 
 def repaired(data: bytes, max_pixels: int) -> bytes | None:
-    """A file with the same pixels that a decoder takes; None if this module has no repair for it."""
+    """A file with the same pixels that a decoder accepts. None if there is no repair."""
     if data.startswith(PNG_SIGNATURE):
         return repaired_png(data)
     if data.startswith(JPEG_SIGNATURE):
@@ -36,9 +36,9 @@ def repaired(data: bytes, max_pixels: int) -> bytes | None:
 
 
 def repaired_png(data: bytes) -> bytes | None:
-    """Without the chunks that say nothing about pixels, which may be large or broken, and with its end.
+    """The PNG without chunks that do not affect pixels, which may be large or broken, and with an end chunk.
 
-    A chunk of pixels with a wrong checksum is damage: None.
+    None if a chunk of pixels has a wrong checksum, since its pixels are damaged.
     """
     parts = [PNG_SIGNATURE]
     for kind, body, checksum in _png_chunks(data):
@@ -51,7 +51,7 @@ def repaired_png(data: bytes) -> bytes | None:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Kind, body and checksum of each whole chunk, up to the end or to where the file was cut."""
+    """Kind, body and checksum of each complete chunk, up to the file's end."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
@@ -63,10 +63,10 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
 
 
 def repaired_jpeg(data: bytes, max_pixels: int) -> bytes | None:
-    """With its end, if nearly all pixels are there (MIN_DECODED_SHARE); None otherwise.
+    """The JPEG with an end marker, if nearly all pixels exist (MIN_DECODED_SHARE). Otherwise None.
 
-    The decoder fills what is missing without a word. So the file is decoded with two different continuations: pixels
-    that differ come from the continuation. A progressive file must have come to its finest details.
+    The decoder fills missing pixels silently. So the file is decoded with two different continuations: pixels that
+    differ come from the continuation. A progressive file must contain its finest details.
     """
     if not _has_fine_scan(data):
         return None
@@ -90,9 +90,9 @@ def _pixels(data: bytes, max_pixels: int) -> np.ndarray[tuple[int, ...], np.dtyp
 
 
 def _has_fine_scan(data: bytes) -> bool:
-    """Whether a scan with the finest details of the first component, which is brightness, has begun.
+    """Whether a scan with the finest details of the first component (brightness) has started.
 
-    Only a progressive file spreads them over several scans.
+    Only a progressive file has several scans per component.
     """
     progressive, first = False, b""
     for marker, body in _jpeg_segments(data):
@@ -107,7 +107,7 @@ def _has_fine_scan(data: bytes) -> bool:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and body of each segment. Entropy-coded data between segments is passed over."""
+    """Marker and body of each segment. Entropy-coded data between segments is skipped."""
     at = data.find(b"\xff", 2)
     while 0 <= at < len(data) - 3:
         marker = data[at + 1]

@@ -1,4 +1,4 @@
-"""Opening images from hostile bytes: for the encoder, which looks at them, and the image store, which shrinks them.
+"""Opens images from hostile bytes: for the encoder, and for the image store's thumbnails.
 
 Needs Pillow, which the services that use this module install.
 """
@@ -17,37 +17,35 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.common.errors import ImageTooLarge, UnreadableImage, WentuError
-from services.common.image_formats import HEAD_BYTES, image_format
+from services.common.image_formats import FORMATS, HEAD_BYTES, MEDIA_TYPES, image_format
 from services.common.image_repair import repaired
 
 Result = TypeVar("Result")
-# JPEG includes MPO, which phones write. Pillow also reads formats that start other programs (EPS), that are no images
-# (PDF, MPEG), or that hide a second image of any size behind the size they tell (ICO): not here.
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
-MEDIA_TYPES = {"MPO": "image/jpeg", "DIB": "image/bmp"}
 WHITE = (255, 255, 255, 255)
 MAX_16_BITS = 65_535
-# The least brightest value of floats that are taken for 0..255.
+# If the brightest value of a float image is at least this, its range is 0..255.
 MIN_BRIGHT = 16
-# Pillow keeps 4 bytes for a pixel of any colours; `to_rgb` makes up to four images of the whole size on its way.
+# Pillow needs 4 bytes for each colour pixel, and `to_rgb` makes up to four images of the whole size.
 PIXEL_BYTES = 4
-# What a decoder holds beside the image, in bytes per pixel: whole canvases, or the coefficients of a progressive JPEG.
+# Memory of decoders beside the image, in bytes per pixel: whole canvases, or coefficients of a progressive JPEG.
 DECODER_BYTES = {"WEBP": 12, "AVIF": 12, "JPEG2000": 12}
 PROGRESSIVE_BYTES = 6
-# The limit is an argument and is checked below; Pillow's own would warn first.
+# The limit is an argument and is checked below. Pillow's own limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
-Image.init()  # registers all formats: naming one that is not yet registered is an error
-# The extra `heic` brings it. Its wheel holds 27 MB of codecs, one of them under the GPL: not in the base.
+Image.init()  # registers all formats, since Pillow refuses names of formats that are not registered
+# The extra `heic` brings it.
 with suppress(ImportError):
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False)
-    FORMATS = (*FORMATS, "HEIF")
+
+# Pillow's names of what may be opened here: a format whose extra is not installed is not among them.
+DECODERS = tuple(name for form in FORMATS for name in form.decoders if name in Image.OPEN)
 
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """`image`: RGB, upright. `media_type` as found in the bytes."""
+    """`image` is RGB and upright. `media_type` comes from the bytes."""
 
     image: Image.Image
     media_type: str
@@ -55,7 +53,7 @@ class OpenedImage:
 
 @contextmanager
 def decoding(field: str) -> Iterator[None]:
-    """Whatever Pillow raises on damaged bytes, as UnreadableImage or ImageTooLarge naming `field`."""
+    """Turns every error of Pillow on damaged bytes into UnreadableImage or ImageTooLarge with the name `field`."""
     try:
         yield
     except WentuError:
@@ -71,26 +69,25 @@ def decoding(field: str) -> Iterator[None]:
 def open_image(
     data: bytes, *, max_bytes: int, max_pixels: int, field: str, claim: Callable[[int], None] | None = None
 ) -> OpenedImage:
-    """Decode, apply the EXIF orientation, convert to RGB. Sizes are checked before anything is decoded.
+    """Decode an image, apply the EXIF orientation, and convert it to RGB. Sizes are checked before decoding.
 
-    `claim` is called before decoding, with the bytes that it takes at most. Raises ImageTooLarge or UnreadableImage,
-    naming `field`.
+    `claim` is called before decoding, with the most bytes that decoding can take. Raises ImageTooLarge or
+    UnreadableImage with the name `field`.
     """
 
     def read(file: bytes) -> OpenedImage:
         with opened(file, max_bytes=max_bytes, max_pixels=max_pixels, field=field) as image:
             if claim is not None:
                 claim(decoding_bytes(image))
-            media_type = MEDIA_TYPES.get(image.format or "") or Image.MIME.get(image.format or "", "")
-            image.load()  # so that what follows fails for its own reasons alone
+            image.load()  # so that later errors are not errors of the decoding
             make_upright(image)
-            return OpenedImage(to_rgb(image), media_type)
+            return OpenedImage(to_rgb(image), MEDIA_TYPES[image.format or ""])
 
     return repairing(data, max_pixels, read)
 
 
 def repairing(data: bytes, max_pixels: int, read: Callable[[bytes], Result]) -> Result:
-    """What `read` makes of a file, or if it raises UnreadableImage, of the same pixels in a file that is repaired."""
+    """The result of `read` on a file. If that raises UnreadableImage, the result on the repaired file."""
     try:
         return read(data)
     except UnreadableImage:
@@ -101,14 +98,17 @@ def repairing(data: bytes, max_pixels: int, read: Callable[[bytes], Result]) -> 
 
 @contextmanager
 def opened(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> Iterator[Image.Image]:
-    """An image of which only the header is read. Raises ImageTooLarge or UnreadableImage, naming `field`."""
+    """An image of which only the header is read. Raises ImageTooLarge or UnreadableImage with the name `field`."""
     if not data:
         raise UnreadableImage(field, "holds no bytes")
     if len(data) > max_bytes:
         raise ImageTooLarge(field, f"has {len(data):,} bytes; the limit is {max_bytes:,}")
-    if "HEIF" not in FORMATS and image_format(data[:HEAD_BYTES]) == "HEIC":
-        raise UnreadableImage(field, "is HEIC, which the services read with the extra heic: pip install '.[heic]'")
-    with decoding(field), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    form = image_format(data[:HEAD_BYTES])
+    if form is not None and form.extra and not set(form.decoders) & set(DECODERS):
+        raise UnreadableImage(
+            field, f"is {form.name}, which the services read with the extra {form.extra}: pip install '.[{form.extra}]'"
+        )
+    with decoding(field), Image.open(io.BytesIO(data), formats=DECODERS) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise ImageTooLarge(field, f"has {width:,} x {height:,} pixels; the limit is {max_pixels:,} in all")
@@ -116,7 +116,7 @@ def opened(data: bytes, *, max_bytes: int, max_pixels: int, field: str) -> Itera
 
 
 def make_upright(image: Image.Image) -> None:
-    """Turns it as EXIF says, as browsers do: broken EXIF says nothing, and neither does XMP."""
+    """Apply the EXIF orientation as browsers do. Broken EXIF and XMP are ignored."""
     for key in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(key, None)
     with suppress(Exception):  # Pillow's EXIF reader raises many kinds
@@ -124,14 +124,14 @@ def make_upright(image: Image.Image) -> None:
 
 
 def decoding_bytes(image: Image.Image) -> int:
-    """The most that decoding an opened image and `to_rgb` hold at once, by its header."""
+    """The most bytes that decoding and `to_rgb` hold at once, computed from the image's header."""
     plain = image.mode in ("RGB", "L") and not image.has_transparency_data
     pixel_bytes = PIXEL_BYTES * (2 if plain else 4) + decoder_pixel_bytes(image)
     return image.width * image.height * pixel_bytes
 
 
 def decoder_pixel_bytes(image: Image.Image) -> int:
-    """What the decoder of an opened image holds beside it, in bytes per pixel of the file."""
+    """Memory of the decoder beside the image, in bytes per pixel of the file."""
     progressive = image.format in ("JPEG", "MPO") and "progressive" in image.info
     return PROGRESSIVE_BYTES if progressive else DECODER_BYTES.get(image.format or "", 0)
 
@@ -155,10 +155,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _step(values: npt.NDArray[Any]) -> float:
-    """The 255th part of the range that the values of one channel are in: 0..1, 0..255 or 0..65535.
+    """1/255 of the range of the values of one channel: 0..1, 0..255 or 0..65535.
 
-    Raises ValueError for those that are in none of them, and for floats between the first two: what is a little over 1
-    may be a highlight or nearly black, and a wrong guess would be stored without anybody noticing.
+    Raises ValueError if no range fits, and for floats slightly above 1: they may be highlights of 0..1 or dark pixels
+    of 0..255, and a wrong guess would not be noticed.
     """
     least, most = float(values.min()), float(values.max())
     if not (math.isfinite(least) and math.isfinite(most)):

@@ -1,4 +1,4 @@
-"""Structured logs on standard error: one JSON object a line, or coloured lines for people."""
+"""Structured logs on standard error: one JSON object per line, or coloured lines for people."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import structlog
 
 log = structlog.get_logger()
 
-# A line without an end is taken for whole at this length.
+# A longer line is split at this length.
 MAX_LINE_BYTES = 64 * 1024
 PIPE_BYTES = 1024 * 1024
 
 
 def configure_logs(service: str, level: str, form: str) -> None:
-    """Sends this process's logs, those of libraries too, through structlog.
+    """Send the logs of this process and its libraries through structlog.
 
-    In JSON, so does whatever C libraries and others write to standard error by themselves.
+    In the JSON format, lines that C libraries write to standard error are logged too.
     """
     out = _standard_error_read(service) if form == "json" else sys.stderr
     shared: list[structlog.typing.Processor] = [
@@ -42,7 +42,7 @@ def configure_logs(service: str, level: str, form: str) -> None:
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        # Not through logging, which takes three times as long for a line, and there is one for every call.
+        # Not through the logging module, which takes three times as long, since there is one line per call.
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=True,
     )
@@ -55,9 +55,9 @@ def configure_logs(service: str, level: str, form: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Collections speak up only when something is wrong.
+    # These libraries log only warnings and errors.
     root.setLevel(logging.WARNING if level != "error" else logging.ERROR)
-    # gRPC tells with a stack that an answer could not be sent, if the caller left at that moment.
+    # gRPC logs a stack if an answer could not be sent because the caller had left.
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departure)
     logging.captureWarnings(True)
     structlog.contextvars.bind_contextvars(service=service)
@@ -69,14 +69,14 @@ def _is_no_departure(record: logging.LogRecord) -> bool:
 
 
 def _standard_error_read(service: str) -> TextIO:
-    """Puts a pipe in the place of standard error, logs each line that comes out of it, and returns the real one.
+    """Replace standard error by a pipe, log each line from it, and return the real standard error.
 
-    What the process says as it dies is not lost: an exception that nobody catches is logged by itself, a crash in C is
-    written by faulthandler to the real one, and at the end what is in the pipe is read first.
+    Last words of the process are not lost: an uncaught exception is logged, faulthandler writes a crash in C to the
+    real standard error, and the pipe is read to its end at exit.
     """
     real = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     reading, writing = os.pipe()
-    # Who writes while nobody can read, with the interpreter's lock held, loses a line instead of standing still.
+    # C code that writes to a full pipe while it holds the interpreter's lock loses the line and does not block.
     os.set_blocking(writing, False)
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -88,7 +88,7 @@ def _standard_error_read(service: str) -> TextIO:
 
     def end() -> None:
         sys.stderr.flush()
-        os.dup2(real.fileno(), 2)  # closes the pipe: the reader comes to its end
+        os.dup2(real.fileno(), 2)  # closes the pipe, so that its reader ends
         reader.join(1)
 
     atexit.register(end)

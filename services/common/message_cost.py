@@ -1,7 +1,7 @@
-"""What a message costs beyond its bytes, seen before it is parsed.
+"""Estimates the cost of a message before it is parsed.
 
-Copying the bytes of an image is cheap. A message of the same size made of many small fields takes seconds to parse,
-with everybody else waiting, and twenty times its size in memory. So the two are told apart on the wire.
+The bytes of an image are cheap to copy. A message of the same size with many small fields takes seconds to parse,
+blocks all other calls, and needs twenty times its size in memory. So the wire form is inspected first.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-# What one field costs at least, however short it is. It also bounds the steps of the walk.
+# The least cost of one field. It also limits the number of steps of the inspection.
 FIELD_BYTES = 16
 MAX_DEPTH = 16
-# Messages that hold anything a caller likes: all that is in them counts.
+# Messages with free content from callers: all of it counts.
 _OPEN = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"})
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass
 class Shape:
-    """The fields of a message whose content is copied as a whole, and those that hold such fields, by their numbers."""
+    """The numbers of a message's fields that are copied as a whole, and of those that contain such fields."""
 
     cheap: set[int] = field(default_factory=set)
     inner: dict[int, Shape] = field(default_factory=dict)
 
 
 def shape_of(descriptor: Any) -> Shape:
-    """The shape of a message type: image bytes, lists of texts, and vectors are cheap."""
+    """The shape of a message type. Image bytes, lists of texts, and vectors are cheap."""
     return _shape(descriptor, {})
 
 
@@ -51,7 +51,7 @@ def _is_cheap(each: FieldDescriptor) -> bool:
 
 
 def cost(shape: Shape, raw: bytes, limit: int) -> int:
-    """Bytes of all but the cheap content, and at least FIELD_BYTES a field. Stops soon after `limit`."""
+    """Bytes of everything except cheap content, at least FIELD_BYTES per field. Stops soon after `limit`."""
     return _walk(shape, raw, 0, len(raw), 0, limit, 0)
 
 
@@ -73,9 +73,9 @@ def _walk(shape: Shape, raw: bytes, place: int, end: int, spent: int, limit: int
                 _, place = _varint(raw, place)
             elif kind in (_FIXED64, _FIXED32):
                 place += 8 if kind == _FIXED64 else 4
-            else:  # a group, which the contract has none of, or damage: the rest counts
+            else:  # a group (the contract has none) or damage: the rest counts in full
                 return spent + end - place
-    except IndexError:  # cut: the parser says so
+    except IndexError:  # the message is cut off, and the parser will report it
         pass
     return spent
 

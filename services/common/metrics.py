@@ -1,4 +1,4 @@
-"""What a service measures of itself and of its process, for Prometheus, over HTTP."""
+"""Serves the metrics of a service and its process to Prometheus over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of messages, which end before they are too large for one answer."""
+"""Builds pages of messages that fit into one answer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Item = TypeVar("Item", bound=Message)
 
 
 def fitting(messages: Iterable[Item], size: int, max_message_bytes: int) -> Sequence[Item]:
-    """The first of `messages`, at most `size` and at most half of an answer's bytes, but one at least.
+    """The first of `messages`: at least one, at most `size`, and at most half of an answer's bytes.
 
-    Half: who passes a page on adds to each of them.
+    Only half, since a service that forwards a page adds data to each message.
     """
     found: list[Item] = []
     size_bytes = 0
     for message in islice(messages, size):
         size_bytes += message.ByteSize()
         if found and size_bytes > max_message_bytes // 2:
-            break  # the others are not even made
+            break  # later messages are not built
         found.append(message)
     return found

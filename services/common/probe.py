@@ -1,4 +1,4 @@
-"""python -m services.common.probe HOST:PORT: code 0 where the service there is ready, for container health checks."""
+"""python -m services.common.probe HOST:PORT: exits with 0 if the service is ready, for container health checks."""
 
 from __future__ import annotations
 

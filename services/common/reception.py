@@ -1,7 +1,7 @@
-"""How calls come in: their messages are awaited, measured and parsed, and their number is limited.
+"""Receives calls: waits for their messages, measures and parses them, and limits the number of calls.
 
-gRPC would parse before anything of ours runs, count calls that have not said a thing, and wait for ever. So every
-method is taken as a stream of unparsed messages; a unary call is a stream of one.
+gRPC itself would parse messages before our code runs, count calls that have sent no message, and wait without a limit.
+So every method is served as a stream of unparsed messages. A unary call is a stream of one message.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from grpc import aio
 
 from services.common.budget import ByteBudget, Share
 from services.common.errors import Overloaded, UnreadableRequest
+from services.common.limits import MIB
 from services.common.message_cost import FIELD_BYTES, Shape, cost, shape_of
-from services.common.settings import MIB, ServerSettings
+from services.common.settings import ServerSettings
 from services.common.waiting import Patience, Wait
 
 Context = aio.ServicerContext[Any, Any]
-# Answers the call: reads from the context and, of a streaming answer, writes to it.
+# Answers a call. It reads messages from the context, and writes a streaming answer to it.
 Serve = Callable[[Context], Awaitable[Any]]
-# Messages up to this size are taken to be all small fields.
+# Messages up to this size are not inspected: all of their bytes count as small fields.
 SMALL_BYTES = 4096
-# Bytes of memory for a byte of small fields, as measured for the worst of messages.
+# Bytes of memory per byte of small fields, measured for the worst message.
 FIELDS_IN_MEMORY = 20
 SENT_NOTHING, TOOK_NOTHING = "sent nothing", "took no answer"
 
 
 class Slots:
-    """The calls of one service that are served now."""
+    """Counts the calls of one service that are served now."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -50,25 +51,25 @@ class Slots:
 
 
 class Reception:
-    """Takes the calls of all services of one process."""
+    """Receives the calls of all services of one process."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         limit = settings.max_received_bytes
         self.budget = ByteBudget(limit, "requests", max_waiting_bytes=limit)
         self.patience = Patience(settings.idle_stream_seconds)
-        # A service has its own: one that is full stops no other.
+        # Each service has its own slots, so that a full service does not block another one.
         self._slots: defaultdict[str, Slots] = defaultdict(lambda: Slots(settings.max_concurrent_calls))
 
     def serve(self, handler: Any, method: str, counted: bool = True) -> Serve:
-        """How `method` is served by a handler of any of gRPC's four shapes. What is not counted is never refused."""
+        """A function that serves `method` by a handler of any shape. If not `counted`, its calls are never refused."""
         behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         reader = Reader(handler.request_deserializer, self._settings)
         slots = self._slots[method.rpartition("/")[0]] if counted else nullcontext()
         budget = self.budget
 
         async def unary(context: Context) -> Any:
-            """A call that has not sent its message takes no place."""
+            """A call takes a slot only after it has sent its message."""
             raw = await self.patience.wait(Wait(), context.read(), SENT_NOTHING)
             if raw is aio.EOF:
                 raise UnreadableRequest("is missing")
@@ -77,7 +78,7 @@ class Reception:
                 request = reader.parse(raw)
                 del raw  # as large as the message
                 answer = behaviour(request, context)
-                # The health service of gRPC writes its answers by itself.
+                # gRPC's health service writes its answers itself.
                 if not handler.response_streaming or inspect.iscoroutine(answer):
                     return await answer
                 return await Stream(self, reader, context).write_all(answer)
@@ -107,7 +108,7 @@ class Reader:
         self._shape: Shape = shape_of(descriptor)
 
     async def measure(self, raw: bytes) -> int:
-        """The bytes of memory to reckon with, before anything is parsed. Raises UnreadableRequest."""
+        """The memory that parsing may need, in bytes. Raises UnreadableRequest."""
         size_bytes = len(raw)
         if size_bytes <= SMALL_BYTES:
             return size_bytes * FIELDS_IN_MEMORY
@@ -134,22 +135,22 @@ class Reader:
 
 
 class Stream:
-    """The messages of one call, both ways."""
+    """The messages of one call, in both directions."""
 
     def __init__(self, reception: Reception, reader: Reader, context: Context, *, answered: bool = False) -> None:
-        """`answered`: each message but the first is answered by one of ours, as in AddImages."""
+        """`answered`: each message except the first gets one answer, as in AddImages."""
         self._budget = reception.budget
         self._patience = reception.patience
         self._reader = reader
         self._context = context
         self._answered = answered
         self._reading: Wait | None = None
-        # Memory of the messages that are worked on, as far as one can tell from here: until they are answered, or
-        # without answers until the next one is asked for.
+        # Memory of the messages that are being processed: until they are answered, or, without answers, until the
+        # next message is read.
         self._in_hand: deque[Share] = deque()
 
     async def receive(self) -> Any:
-        """The next message, unparsed; aio.EOF after the last. Raises IdleCall."""
+        """The next unparsed message, or aio.EOF after the last one. Raises IdleCall."""
         self._reading = Wait()
         self._reading.forgiven = self._owes()
         try:
@@ -158,7 +159,7 @@ class Stream:
             self._reading = None
 
     async def messages(self, raw: Any) -> AsyncIterator[Any]:
-        """Those of a stream that begins with `raw`. One waits until there is room for it."""
+        """The parsed messages of a stream that begins with `raw`. Each waits until the budget has space for it."""
         while raw is not aio.EOF:
             share = self._budget.share()
             await share.wait(await self._reader.measure(raw), seconds=None)
@@ -193,5 +194,5 @@ class Stream:
             self._reading.forgiven = self._owes()
 
     def _owes(self) -> bool:
-        """Whether the caller may be waiting for an answer."""
+        """Whether the caller may wait for an answer."""
         return self._answered and len(self._in_hand) > 1

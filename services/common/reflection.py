@@ -1,6 +1,6 @@
-"""Server reflection, by both of its names: v1, and v1alpha, which older clients ask for. Their messages are the same.
+"""Server reflection under both of its names: v1, and v1alpha for older clients. Their messages are the same.
 
-grpcio-reflection has v1alpha alone, and does not find methods.
+grpcio-reflection has only v1alpha, and does not find methods.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ METHOD = "ServerReflectionInfo"
 
 
 class Reflection:
-    """Answers what the services are, and with the files that describe them."""
+    """Answers with the names of the services and the files that describe them."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = sorted(services)
@@ -28,7 +28,7 @@ class Reflection:
     async def info(
         self, requests: AsyncIterator[pb.ServerReflectionRequest], context: Any
     ) -> AsyncIterator[pb.ServerReflectionResponse]:
-        """One answer a question; a question that has none is answered NOT_FOUND, and the stream goes on."""
+        """One answer per request. If there is no answer, it is NOT_FOUND, and the stream goes on."""
         async for request in requests:
             answer = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
             if not any(_found(pool, self._services, request, answer) for pool in self._pools):
@@ -38,7 +38,7 @@ class Reflection:
 
 
 def _new_pool() -> Any:
-    """A pool that has the file of the new name, which is that of the old one."""
+    """A descriptor pool with the file of v1, copied from v1alpha."""
     old = descriptor_pb2.FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(old)
     new = json_format.Parse(json_format.MessageToJson(old).replace(OLD, NEW), descriptor_pb2.FileDescriptorProto())
@@ -49,7 +49,7 @@ def _new_pool() -> Any:
 
 
 def _found(pool: Any, services: list[str], request: Any, answer: pb.ServerReflectionResponse) -> bool:
-    """Whether the pool has the answer, which is then filled in."""
+    """Fill in the answer. Returns whether the pool has one."""
     kind = request.WhichOneof("message_request")
     try:
         if kind == "list_services":
@@ -78,7 +78,7 @@ def _file_of(pool: Any, symbol: str) -> Any:
     """The file that has a message, field, enum, value, service or method. Raises KeyError."""
     try:
         return pool.FindFileContainingSymbol(symbol)
-    except KeyError:  # the pool knows no methods, and values beside their enum alone
+    except KeyError:  # the pool does not find methods, and finds enum values only beside their enum
         parent, _, name = symbol.rpartition(".")
     for find, members in ((pool.FindServiceByName, "methods_by_name"), (pool.FindEnumTypeByName, "values_by_name")):
         try:
@@ -91,7 +91,7 @@ def _file_of(pool: Any, symbol: str) -> Any:
 
 
 def _describe(file: Any, answer: pb.ServerReflectionResponse) -> None:
-    """The file, and after it all that it imports."""
+    """The file, followed by all files that it imports."""
     files: dict[str, bytes] = {}
     waiting = [file]
     while waiting:

@@ -20,10 +20,11 @@ from prometheus_client import CollectorRegistry
 from services.common.addresses import host_port
 from services.common.health import Check, Readiness
 from services.common.interceptors import ServiceInterceptor
+from services.common.limits import MIB
 from services.common.metrics import metrics_served
 from services.common.reception import Reception
 from services.common.reflection import add_reflection
-from services.common.settings import MIB, ServerSettings
+from services.common.settings import ServerSettings
 
 log = structlog.get_logger()
 

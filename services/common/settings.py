@@ -1,4 +1,4 @@
-"""Settings that every server has. Each is read from a flag, else from the environment, else its default."""
+"""Settings that every server has. A flag wins over the environment, and the environment over the default."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-MIB = 1024 * 1024
+from services.common.limits import MAX_MESSAGE_BYTES, MIB
 
 
 class ServerSettings(BaseSettings):
-    """Settings of a server; frozen, made once in its `__main__`."""
+    """Settings of a server. They are made once, in its `__main__`, and never change."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -30,8 +30,8 @@ class ServerSettings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of the Prometheus metrics, over HTTP; none by default"
     )
-    max_message_bytes: int = Field(64 * MIB, ge=MIB, description="largest answer, given or taken")
-    max_request_bytes: int = Field(64 * MIB, ge=MIB, description="largest message of a request")
+    max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=MIB, description="largest answer, given or taken")
+    max_request_bytes: int = Field(MAX_MESSAGE_BYTES, ge=MIB, description="largest message of a request")
     max_fields_bytes: int = Field(
         8 * MIB, ge=MIB, description="bytes of one message besides image bytes, lists of texts and vectors"
     )
@@ -59,9 +59,9 @@ SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 
 def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
-    """Settings from the command line and the environment; exits with one line a mistake, and code 2.
+    """Read settings from the command line and the environment. Exits with one line per mistake, and status 2.
 
-    What the process creates from here on (databases, caches) is for its user alone.
+    What the process creates from here on (databases, caches) is readable for its user alone.
     """
     os.umask(0o077)
     kind.model_config["cli_prog_name"] = program
@@ -77,6 +77,6 @@ def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
 
 
 def existing_folder(path: Path) -> Path:
-    """The folder, created where it is missing."""
+    """The folder. It is created if it is missing."""
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -1,4 +1,4 @@
-"""Blocking work off the event loop, in a bounded pool of threads."""
+"""Runs blocking work on a bounded pool of threads instead of the event loop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-# What takes less than some milliseconds to look through is not worth a thread.
+# Smaller inputs take only a few milliseconds, which is not worth a thread.
 LARGE_BYTES = 256 * 1024
 
 
 async def aside(
     size_bytes: int, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Result:
-    """The result of `function`, off the event loop if what it looks through is large."""
+    """The result of `function`. It runs on a thread if its input is large."""
     if size_bytes <= LARGE_BYTES:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -1,7 +1,7 @@
-"""An end to waits for the other side.
+"""Ends waits for the other side after a limit.
 
-A timer for each wait would cost as much as all else that a small call needs. So the waits are looked through now and
-then: one ends at most an eighth late.
+A timer per wait would double the cost of a small call. So all waits are checked periodically, and a wait ends at most
+an eighth of the limit too late.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Wait:
 
 
 class Patience:
-    """The waits of a process, of which none lasts longer than `seconds`."""
+    """The waits of a process. Each of them lasts at most `seconds`, plus an eighth."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -37,7 +37,7 @@ class Patience:
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, wait: Wait, awaited: Awaitable[Result], what: str) -> Result:
-        """The result of `awaited`. Raises IdleCall, which says that the caller did `what`."""
+        """The result of `awaited`. Raises IdleCall with the text `what` if it takes too long."""
         self._waits.add(wait)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.seconds / 8, self._look)

@@ -1,4 +1,4 @@
-"""The wire form of errors: google.rpc.Status with details, ItemError, and back."""
+"""Encodes errors as google.rpc.Status with details and as ItemError, and decodes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOMAIN = "wentu"
 DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _PREFIX = "ERROR_REASON_"
-# Without ErrorInfo these say that the connection or the server failed, not what the call asked for.
+# Without ErrorInfo, these codes mean that the connection or the server failed, not that the request was wrong.
 _TROUBLE = frozenset({Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL, Code.UNAVAILABLE})
 
 
@@ -25,7 +25,7 @@ def reason_number(reason: str) -> errors_pb2.ErrorReason.ValueType:
 
 
 def status_bytes(error: WentuError) -> bytes:
-    """google.rpc.Status: ErrorInfo always, BadRequest where a field is at fault, RetryInfo where a retry may help."""
+    """google.rpc.Status with ErrorInfo, with BadRequest if a field is wrong, and with RetryInfo if a retry may help."""
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
     if error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
@@ -56,14 +56,14 @@ def item_error(error: WentuError) -> types_pb2.ItemError:
 
 
 def from_item_error(item: types_pb2.ItemError, field: str = "") -> WentuError:
-    """The error behind an item's, as the class of its reason. `field`: the caller's name for the field at fault."""
+    """The error of an item, as the class of its reason. `field` is the caller's name of the wrong field."""
     reason = errors_pb2.ErrorReason.Name(item.reason).removeprefix(_PREFIX)
     error = rebuilt(Code(item.code), reason, item.message, field=item.field)
     return error.renamed({item.field: field}) if item.field and field else error
 
 
 def _details(error: aio.AioRpcError) -> dict[str, Any]:
-    """The details of a status, by the last part of their type names."""
+    """The details of a status, keyed by the last part of their type names."""
     found: dict[str, Any] = {}
     for key, value in error.trailing_metadata() or ():
         if key != DETAILS_KEY:
@@ -79,10 +79,10 @@ def _details(error: aio.AioRpcError) -> dict[str, Any]:
 
 
 def from_rpc_error(error: aio.AioRpcError, dependency: str) -> WentuError:
-    """What a failed call to another service means for the caller of this one.
+    """The error of a failed call to another service, as an error for the caller of this service.
 
-    An error of this project keeps its class, code, field, metadata and advice. Of others, a broken connection or a
-    broken server becomes UpstreamUnavailable; a refusal keeps its code.
+    An error of this project keeps its class, code, field, metadata and retry advice. Any other error becomes
+    UpstreamUnavailable if the connection or the server failed, and keeps its code if the request was refused.
     """
     code = Code(error.code().value[0])
     details = _details(error)

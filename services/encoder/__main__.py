@@ -33,7 +33,7 @@ async def running(settings: EncoderSettings) -> AsyncIterator[int]:
         checkpoint = find_checkpoint(
             settings.model, architecture=settings.architecture, cache=settings.model_cache, hub=settings.hub
         )
-        with ThreadPoolExecutor(1, initializer=give_way) as starter:  # the engine's own threads take after it
+        with ThreadPoolExecutor(1, initializer=give_way) as starter:  # the engine's threads inherit it
             making = asyncio.get_running_loop().run_in_executor(starter, make_engine, checkpoint, settings)
             engine, fidelity = await making
         registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Requests of different callers share a batch: what waits when the device is free goes together."""
+"""Requests of different callers share a batch: all that waits when the device is free is computed together."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ Vector = npt.NDArray[np.float32]
 
 MIN_RETRY_SECONDS = 0.05
 MAX_RETRY_SECONDS = 5.0
-# A turn is expected with so much to spare: what is computed too late is computed for nobody.
+# A request must be expected to finish this long before its deadline. A late vector would be of no use.
 SAFETY = 1.5
-# Weight of the newest batch in the running mean of seconds an item.
+# Weight of the newest batch in the running mean of seconds per item.
 EWMA_ALPHA = 0.2
 _NONE: Vector = np.empty(0, dtype=np.float32)
 
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A caller's items: answered when none is missing."""
+    """The items of one call. It is answered when all of them have a vector."""
 
     answer: asyncio.Future[list[Vector]]
     vectors: list[Vector]
@@ -48,7 +48,7 @@ class _Request:
 
 @dataclass(eq=False, slots=True)
 class _Waiting(Generic[Item]):
-    """An item in the queue, and where its vector goes."""
+    """An item in the queue, with the call that its vector belongs to."""
 
     request: _Request
     place: int
@@ -59,7 +59,7 @@ class _Waiting(Generic[Item]):
 
 @dataclass
 class _Room:
-    """What a tower has in hand: waiting, being prepared, or on the device."""
+    """The load of a tower: items that wait, are being prepared, or are on the device."""
 
     items: int = 0
     size_bytes: int = 0
@@ -69,10 +69,10 @@ class _Room:
 class Batcher(Generic[Item]):
     """The queue and the worker thread of one tower.
 
-    The worker takes what waits as soon as it is free, up to `max_batch` items: the oldest, and with it those of the
-    same `alike`. An idle one starts at once. Items whose caller left or whose deadline passed are dropped on the way
-    and never reach the device, and nobody is made late by those that share his batch: it holds only as many as can be
-    computed by the earliest deadline in it. Methods are for the event loop that made it.
+    As soon as the worker is free, it takes up to `max_batch` waiting items: the oldest, and others with the same
+    `alike` key. An idle worker starts at once. Items whose caller cancelled or whose deadline passed are dropped and
+    never reach the device. A batch holds only as many items as can be computed before its earliest deadline, so that
+    no item makes another one late. Call the methods only on the event loop that made the queue.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Batcher(Generic[Item]):
         max_bytes: int = 0,
         alike: Callable[[Item], Hashable] = lambda _: None,
     ) -> None:
-        """`max_items` and `max_bytes`: what may be in hand at once."""
+        """`max_items` and `max_bytes` limit the load."""
         self.name = name
         self._compute, self._alike, self._metrics = compute, alike, metrics
         self._max_batch, self._max_items, self._max_bytes = max_batch, max_items, max_bytes
@@ -106,10 +106,10 @@ class Batcher(Generic[Item]):
 
     @contextmanager
     def admitted(self, items: int, size_bytes: int = 0) -> Iterator[None]:
-        """Takes on a request of so many items, before anything is done for it, until the end of the block.
+        """Admit a request of `items` items, before any work is done for it, until the end of the block.
 
-        Raises Overloaded where it does not fit into what may be in hand, or where its deadline would pass before its
-        turn comes; ShuttingDown or UpstreamUnavailable where there is no worker.
+        Raises Overloaded if the load would exceed its limit, or if the deadline would pass before the request's turn.
+        Raises ShuttingDown or UpstreamUnavailable if there is no worker.
         """
         self.check_worker()
         room, left = self._room, seconds_left()
@@ -159,27 +159,27 @@ class Batcher(Generic[Item]):
                     self._queue.pop(each, None)
 
     async def check(self, item: Item, fresh_seconds: float) -> None:
-        """Passes where a batch was computed in the last `fresh_seconds`, or where `item` is computed now."""
+        """Pass if a batch was computed in the last `fresh_seconds`. Otherwise compute `item`."""
         self.check_worker()
         if time.monotonic() - self._last_success > fresh_seconds:
             await self.submit([item])
 
     def check_worker(self) -> None:
-        """Raises ShuttingDown once closed, UpstreamUnavailable where the worker died."""
+        """Raises ShuttingDown after `close`, UpstreamUnavailable if the worker died."""
         if self._closed:
             raise ShuttingDown
         if self._ended:
             raise self._dead()
 
     async def close(self) -> None:
-        """Ends after the batch that is being computed; what waits is refused."""
+        """End after the current batch. Waiting items are refused."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         await asyncio.to_thread(self._worker.join)
         await asyncio.sleep(0)  # the last batch's answers
 
-    # The worker's own thread.
+    # The methods below run on the worker's thread.
 
     def _work(self) -> None:
         give_way()
@@ -199,7 +199,7 @@ class Batcher(Generic[Item]):
             self._tell(self._refuse_rest)
 
     def _next(self) -> list[_Waiting[Item]]:
-        """The next batch, once there is one; none when closed."""
+        """Wait for the next batch. Returns an empty one after `close`."""
         with self._changed:
             self._computing = []
             while not self._closed:
@@ -230,10 +230,10 @@ class Batcher(Generic[Item]):
         return batch, expired
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    # Back on the event loop.
+    # The methods below run on the event loop.
 
     def _deliver(
         self,

@@ -1,4 +1,4 @@
-"""From a model's name or path to a checkpoint on this disk. Nothing here needs torch."""
+"""Finds the checkpoint of a model's name or path on the local disk. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from services.encoder.errors import ModelError
 DEMO_FOLDER = Path(__file__).parent / "demo_model"
 CHECKPOINT_NAME = "model.pt"
 CONFIG_NAME = "config.json"
-# To be raised with every change to how texts or images are prepared, and then entered in IMAGES_AS_OF of
-# services/common/fingerprint.py. 2: texts are cleaned as cn_clip's data code does it.
+# Raise it with every change to the preparation of texts or images, and enter the new version in IMAGES_AS_OF of
+# services/common/fingerprint.py. Version 2: texts are cleaned as in cn_clip's data code.
 PREPROCESSING_VERSION = 2
 
 
@@ -55,7 +55,7 @@ class Checkpoint:
 def find_checkpoint(model: str, *, architecture: str, cache: Path, hub: Hub) -> Checkpoint:
     """The checkpoint of 'demo', of a name of cn_clip, of a file in cn_clip's format, or of a folder with one.
 
-    A named one is downloaded where it is not in `cache`. Raises ModelError where it cannot be had.
+    The checkpoint of a name is downloaded if it is not in `cache`. Raises ModelError if it cannot be found or loaded.
     """
     if model in NAMED:
         path = cache.expanduser() / NAMED[model].file
@@ -81,7 +81,7 @@ def named_config(name: str) -> dict[str, Any]:
 
 
 def cn_clip_folder() -> Path:
-    """The folder of cn_clip's files, without importing it: that takes torch, seconds and 300 MB."""
+    """The folder of cn_clip's files. cn_clip is not imported, since that needs torch, seconds and 300 MB."""
     spec = importlib.util.find_spec("cn_clip")
     if spec is None or not spec.submodule_search_locations:
         raise ModelError("cn_clip is not installed: pip install --no-deps -r requirements/cn-clip.txt")

@@ -1,8 +1,8 @@
-"""All that is used of cn_clip's modules, also where torchvision's compiled operators do not fit torch.
+"""Imports cn_clip's modules, even if torchvision's compiled operators do not fit torch.
 
-cn_clip needs torchvision for one transform. Where a CUDA build of torchvision stands beside a CPU build of torch, its
+cn_clip needs torchvision for one transform. If a CUDA build of torchvision is installed with a CPU build of torch, its
 operators cannot load and `import torchvision` fails with "operator torchvision::nms does not exist". cn_clip calls
-none of them, so declaring their schemas is enough for the import to succeed. It is done only after that very error.
+none of them, so it is enough to declare their schemas. This is done only after that exact error.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ _LOGIT_SCALE = "logit_scale"
 
 
 def towers(core: ov.Core, checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model, ov.Model, float]:
-    """The text tower, the image tower and the logit scale: from the folder `cache`, else converted and kept there.
+    """The text tower, the image tower and the logit scale, read from the folder `cache`, or converted and stored there.
 
-    Batch and text length are free. A cache that fails is done without.
+    The models take any batch size and text length. If the cache cannot be used, the towers are converted in memory.
     """
-    # Whatever changes the converted towers is in their names.
+    # The file names contain everything that changes the converted towers.
     version = ov.get_version().split("-")[0]
     model = checkpoint.fingerprint
     name = f"{model.checkpoint_sha256}-{model.images_version}-openvino-{version}"
@@ -36,7 +36,7 @@ def towers(core: ov.Core, checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model
             return texts, images, float(texts.get_rt_info(_LOGIT_SCALE).value)
     log.info("converting", model=model.name)
     texts, images, scale = _converted(checkpoint, cache)
-    texts.set_rt_info(repr(scale), _LOGIT_SCALE)  # as text: a number is kept with few digits
+    texts.set_rt_info(repr(scale), _LOGIT_SCALE)  # stored as text, since a number would lose digits
     with contextlib.suppress(RuntimeError, OSError):
         for tower, path in zip((texts, images), paths, strict=True):
             _save(tower, path)
@@ -50,7 +50,7 @@ def _converted(checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model, ov.Model,
     from services.encoder.towers import ImageTower, TextTower
 
     def convert(tower: torch.nn.Module, example: torch.Tensor, shape: list[int]) -> ov.Model:
-        # Tracing warns about every Python number it freezes; none of them depends on batch or length here.
+        # Tracing warns about every Python number that becomes a constant. None of them depends on batch or length here.
         logging.getLogger("nncf").setLevel(logging.ERROR)
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
@@ -59,7 +59,7 @@ def _converted(checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model, ov.Model,
         return model
 
     module = load_module(checkpoint)
-    reference_of(checkpoint, cache, module)  # kept for later starts, which have no module
+    reference_of(checkpoint, cache, module)  # later starts have no module to ask
     side = checkpoint.image_resolution
     texts = convert(TextTower(module), torch.ones((2, 7), dtype=torch.int64), [-1, -1])
     images = convert(ImageTower(module), torch.zeros((2, 3, side, side), dtype=torch.uint8), [-1, 3, side, side])
@@ -67,7 +67,7 @@ def _converted(checkpoint: Checkpoint, cache: Path) -> tuple[ov.Model, ov.Model,
 
 
 def _save(model: ov.Model, path: Path) -> None:
-    """Whole or not at all: written under another name, and the weights first, which the other file names."""
+    """Write both files atomically: under temporary names first, and the weights before the file that refers to them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.stem}-{os.getpid()}.xml")
     ov.save_model(model, new, compress_to_fp16=False)

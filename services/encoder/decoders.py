@@ -1,4 +1,4 @@
-"""Decoding and resizing in threads, while the device computes what came before."""
+"""Decodes and resizes images in threads, while the device computes earlier ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.encoder.settings import EncoderSettings
 
 
 class Decoders:
-    """A bounded pool of threads. Pillow gives up the interpreter's lock while it works."""
+    """A bounded pool of threads. Pillow releases the interpreter's lock while it works."""
 
     def __init__(self, settings: EncoderSettings, resolution: int, metrics: EncoderMetrics) -> None:
         self._settings, self._resolution, self._metrics = settings, resolution, metrics
@@ -30,13 +30,13 @@ class Decoders:
         )
 
     async def read(self, data: bytes, field: str) -> DecodedImage | InvalidField:
-        """The image, or why it cannot be read. Raises DeadlineExceeded where the caller stopped waiting before."""
+        """The image, or the error of an unreadable one. Raises DeadlineExceeded if it starts too late."""
         left = seconds_left()
         deadline = None if left is None else time.monotonic() + left
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, data, field, deadline)
 
     def check(self) -> None:
-        """Raises UpstreamUnavailable where a thread died: what it had taken would never be answered."""
+        """Raises UpstreamUnavailable if a thread died, since its image would never be answered."""
         if not all(thread.is_alive() for thread in self._threads):
             raise UpstreamUnavailable("decoder", "a thread that decodes images died")
 

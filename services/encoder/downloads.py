@@ -1,7 +1,7 @@
-"""Checkpoints by name, through cn_clip's own loader; and the checksum of each, kept beside it.
+"""Downloads checkpoints by name with cn_clip's own loader, and keeps the checksum of each beside it.
 
-The hubs' libraries, which cn_clip calls, go on where a transfer was cut off, write under another name until the file is
-whole, and take proxies and mirrors from the environment (HTTPS_PROXY, HF_ENDPOINT).
+The hubs' libraries, which cn_clip calls, resume interrupted transfers, write under a temporary name until the file is
+complete, and read proxies and mirrors from the environment (HTTPS_PROXY, HF_ENDPOINT).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def download(name: str, path: Path, hub: Hub) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _progress(path):
             cn_clip_download(name, str(path.parent), use_modelscope=hub == "modelscope")
-    except Exception as error:  # the hubs' libraries raise whatever they like
+    except Exception as error:  # the hubs' libraries raise many kinds of errors
         raise ModelError(
             f"model {name} is not at {path} and cannot be had from {hub}: {error}. "
             "Lay the file there by hand, or set the hub, a mirror (HF_ENDPOINT) or a proxy (HTTPS_PROXY)"
@@ -42,9 +42,9 @@ def download(name: str, path: Path, hub: Hub) -> None:
 
 
 def verify(path: Path, sha256: str, *, downloaded: bool) -> None:
-    """Compares a checkpoint with the checksum beside it, or the hub's, and keeps that of a download.
+    """Compare a checkpoint with the checksum beside it, or with the hub's, and store the checksum of a download.
 
-    Raises ModelError where they differ. The file has the form that `sha256sum --check` reads.
+    Raises ModelError if they differ. The checksum file has the format of `sha256sum --check`.
     """
     record = path.with_name(f"{path.name}.sha256")
     known = record.read_text().split()[0].lower() if record.is_file() else _hubs_sha256(path)
@@ -57,7 +57,7 @@ def verify(path: Path, sha256: str, *, downloaded: bool) -> None:
 
 
 def _hubs_sha256(path: Path) -> str:
-    """What Hugging Face says of a file that it sent: huggingface_hub keeps its ETag, which for large files is this."""
+    """The SHA-256 that Hugging Face states for a file: huggingface_hub keeps it as the ETag of large files."""
     kept = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
     lines = kept.read_text().split() if kept.is_file() else []
     return next((line for line in lines if _SHA256.fullmatch(line)), "")
@@ -65,7 +65,7 @@ def _hubs_sha256(path: Path) -> str:
 
 @contextmanager
 def _progress(path: Path) -> Iterator[None]:
-    """Logs every few seconds how much there is, whichever hub sends it: all write below the file's own folder."""
+    """Log the downloaded size every few seconds. All hubs write below the checkpoint's folder."""
     done = threading.Event()
     before = _size(path.parent)
 

@@ -1,4 +1,4 @@
-"""The encoder: limits, preparation, batching and one engine."""
+"""The encoder: checks limits, prepares inputs, and computes them in batches with one engine."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from services.encoder.preprocessing import DecodedImage
 from services.encoder.settings import EncoderSettings
 from services.encoder.texts import CONTEXT_LENGTH, LENGTHS, Tokens, batch_key, padded, tokenize_text
 
-# How long a computed batch speaks for its tower. Asking an idle one costs a text or an image.
+# A tower counts as healthy for this long after a batch. Asking an idle tower costs one text or image.
 TEXTS_FRESH_SECONDS = 2.0
 IMAGES_FRESH_SECONDS = 30.0
-# Characters of a call that are tokenized on the event loop: about a millisecond's work at most.
+# A call with at most this many characters is tokenized on the event loop: about one millisecond of work.
 MAX_CHARS_AT_ONCE = 1024
 
 
@@ -79,7 +79,7 @@ class Encoder:
         self.image_resolution = checkpoint.image_resolution
         self.settings = settings
         self.metrics = metrics
-        # By the exact tokens, which are all that the model sees of a text.
+        # The key is the token ids, since the model sees nothing else of a text.
         self._cache: LRUCache[tuple[int, ...], Vector] = LRUCache(settings.text_cache)
         self._tokenizers = ThreadPool(1, "tokenize")
         self._decoders = Decoders(settings, self.image_resolution, metrics)
@@ -101,7 +101,7 @@ class Encoder:
         )
 
     async def encode_texts(self, texts: Sequence[str]) -> list[EncodedText]:
-        """One result a text, in order. Raises InvalidField for the first text that cannot be encoded, Overloaded."""
+        """One result per text, in order. Raises InvalidField for the first invalid text, and Overloaded."""
         check_count(texts, "texts", self.settings.max_texts)
         tokens = await self._tokenized(list(texts))
         vectors = {each.ids: self._cache.get(each.ids) for each in tokens}
@@ -117,7 +117,7 @@ class Encoder:
         return [EncodedText(vectors[each.ids], each.count, each.truncated) for each in tokens]  # type: ignore[arg-type]
 
     async def encode_images(self, images: Sequence[bytes]) -> list[EncodedImage | InvalidField]:
-        """One result an image, in order: its vector, or why it has none. Raises Overloaded, before any is decoded."""
+        """One result per image, in order: its vector or its error. Raises Overloaded before any image is decoded."""
         check_count(images, "images", self.settings.max_images)
         with self._images.admitted(len(images), sum(map(len, images))):
             return await asyncio.gather(*(self._image(data, f"images[{place}]") for place, data in enumerate(images)))
@@ -137,17 +137,17 @@ class Encoder:
         ]
 
     async def check(self) -> None:
-        """Passes where both towers still give vectors, through their queues, workers and the engine.
+        """Pass if both towers still compute vectors, through their queues, workers and the engine.
 
-        A tower at work shows it by its batches; an idle one is asked for a vector. So a queue that is long, and moves,
-        does not look like a failure.
+        A recent batch shows that a tower works. An idle tower is asked for a vector. So a long queue that moves does
+        not look like a failure.
         """
         self._decoders.check()
         await self._images.check(self._blank(), IMAGES_FRESH_SECONDS)
         await self._texts.check(self._tokens("好", "texts").ids, TEXTS_FRESH_SECONDS)
 
     async def warm_up(self) -> None:
-        """Runs both towers, the texts' once in each length, so that no caller pays for what is done on first use."""
+        """Run both towers once, with each text length, so that no caller waits for work that is done at first use."""
         ids = self._tokens("图" * CONTEXT_LENGTH, "texts").ids
         for length in LENGTHS:
             await self._texts.submit([ids[:length]])
@@ -163,7 +163,7 @@ class Encoder:
         return np.zeros((3, self.image_resolution, self.image_resolution), dtype=np.uint8)
 
     async def _tokenized(self, texts: Sequence[str]) -> list[Tokens]:
-        """Short texts at once: it takes less than a thread would. Others in a thread, once there is room for them."""
+        """Tokenize short texts at once, faster than in a thread, and long ones in a bounded pool of threads."""
         if sum(map(len, texts)) <= MAX_CHARS_AT_ONCE:
             return self._all_tokens(texts)
         left = seconds_left()
@@ -184,7 +184,7 @@ class Encoder:
         return tokenize_text(text, max_chars=self.settings.max_text_chars, field=field)
 
     async def _image(self, data: bytes, field: str) -> EncodedImage | InvalidField:
-        """Each image goes on to the device as soon as it is decoded, whatever the others of its call do."""
+        """Each image goes to the device as soon as it is decoded, without waiting for the others of its call."""
         image = await self._decoders.read(data, field)
         if not isinstance(image, DecodedImage):
             return image

@@ -1,4 +1,4 @@
-"""What computes vectors: the seam between the encoder and its two engines."""
+"""The interface between the encoder and its two engines, which compute vectors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Engine(Protocol):
-    """Computes on one device. Not for several threads at once, except one for texts and one for images.
+    """Computes on one device. At most one thread may compute texts, and one thread images.
 
-    The two may compute at the same time and share the device as it shares itself: a CPU's cores by the operating
-    system's scheduler, a GPU by the streams of the two. So a text never waits for the images of an import.
+    The two may compute at the same time. The operating system's scheduler shares a CPU's cores among them, and two
+    streams share a GPU. So a text never waits for the images of an import.
     """
 
     name: str
     device: str
     precision: str
-    # What cn_clip multiplies cosine similarities by.
+    # The factor that cn_clip multiplies cosine similarities with.
     logit_scale: float
-    # How many texts and images are worth computing together here.
+    # The largest batches of texts and images that are faster than smaller ones on this device.
     text_batch: int
     image_batch: int
 
@@ -36,6 +36,6 @@ class Engine(Protocol):
 
 
 def unit(vectors: npt.NDArray[np.float32]) -> Vectors:
-    """Rows scaled to length 1, in fp32 whatever the engine's precision."""
+    """Rows scaled to length 1. Computed in fp32 in every precision of the engine."""
     wide = np.asarray(vectors, dtype=np.float32)
     return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), dtype=np.float32)

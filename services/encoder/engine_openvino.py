@@ -22,25 +22,25 @@ log = structlog.get_logger()
 
 _TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "f16": ov.Type.f16}
 _CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
-# bf16 costs the vectors a little; below this gain it is not worth it.
+# bf16 makes vectors slightly less exact. It is used only if it is faster by at least this factor.
 MIN_GAIN = 1.15
 _TRIALS = 20
 
 
 class OpenVinoEngine:
-    """Both towers with free batch and text length, on all threads; the operating system shares the cores."""
+    """Both towers, for any batch size and text length, on all threads. The operating system shares the cores."""
 
     name = "openvino"
     device = "cpu"
-    # Larger ones are hardly faster on a CPU, and hold up what comes meanwhile (bench/RESULTS.md).
+    # Larger batches are hardly faster on a CPU, and delay later requests (bench/RESULTS.md).
     text_batch = 32
     image_batch = 8
 
     def __init__(self, checkpoint: Checkpoint, precision: str, threads: int, cache: Path) -> None:
-        """`precision`: f32, bf16 or f16. `cache`: keeps converted towers.
+        """`precision`: f32, bf16 or f16. `cache`: the folder of converted towers.
 
-        Raises ModelError for a precision that the processor does not compute in: OpenVINO would imitate it, slower than
-        f32, with vectors that depend on who shares the batch.
+        Raises ModelError if the processor has no instructions for the precision. OpenVINO would emulate it: slower than
+        f32, and with vectors that depend on the other items of the batch.
         """
         core = ov.Core()
         if not can_compute(core, precision):
@@ -65,10 +65,10 @@ def can_compute(core: ov.Core, precision: str) -> bool:
 
 
 def fastest_precisions(threads: int) -> tuple[str, ...]:
-    """bf16 before f32 if this processor multiplies matrices clearly faster in it, as measured here; else f32 alone.
+    """bf16 before f32 if matrix products are measured to be clearly faster in bf16 on this processor, else f32 alone.
 
-    What a processor says of itself does not decide it: with AMX bf16 is several times faster, with AVX512-BF16 alone it
-    can be slower. The models' time is in their matrix products.
+    The processor's flags do not decide: with AMX bf16 is several times faster, with AVX512-BF16 alone it can be slower.
+    The models spend most of their time in matrix products.
     """
     core = ov.Core()
     if not can_compute(core, "bf16"):

@@ -22,10 +22,10 @@ _TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class TorchEngine:
-    """cn_clip's module with its weights in one precision, and PyTorch's own attention for the texts.
+    """cn_clip's module with weights in one precision, and PyTorch's attention for texts.
 
-    On CUDA batches are padded to few shapes, each captured as a CUDA graph: launching a tower's hundreds of kernels one
-    by one costs more than small batches compute. Each tower has a stream of its own.
+    On CUDA, batches are padded to a few shapes, each captured as a CUDA graph: for small batches the launch of hundreds
+    of kernels takes longer than their work. Each tower has its own stream.
     """
 
     name = "torch"
@@ -33,7 +33,7 @@ class TorchEngine:
     def __init__(
         self, checkpoint: Checkpoint, device: str, precision: str, threads: int, capture: Capture | None = None
     ) -> None:
-        """`capture`: how a shape is made ready to run again. By default CUDA graphs on CUDA, and elsewhere none."""
+        """`capture` prepares a shape for repeated runs. The default is CUDA graphs on CUDA, and none elsewhere."""
         self.device, self.precision = device, precision
         on_cuda = torch.device(device).type == "cuda"
         self.text_batch, self.image_batch = (256, 64) if on_cuda else (32, 8)
@@ -65,12 +65,12 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _run(self, tower: int, batch: Tensor) -> Vectors:
-        with torch.cuda.stream(self._streams[tower]):  # of no effect where there is none
+        with torch.cuda.stream(self._streams[tower]):  # has no effect without CUDA
             return unit(self._towers[tower](batch).float().cpu().numpy())
 
 
 def in_precision(module: Any, kind: torch.dtype) -> None:
-    """Weights in `kind`, for those that cn_clip itself keeps in fp16; the others stay in fp32."""
+    """Convert the weights that cn_clip keeps in fp16 to `kind`. The others stay in fp32."""
     if kind is torch.float32:
         return
     convert_weights(module)
@@ -80,7 +80,7 @@ def in_precision(module: Any, kind: torch.dtype) -> None:
 
 
 def use_fused_attention(module: nn.Module) -> None:
-    """The text tower's attention by PyTorch's scaled_dot_product_attention instead of one product after the other."""
+    """Compute the text tower's attention by PyTorch's scaled_dot_product_attention instead of separate products."""
     for each in module.modules():
         if isinstance(each, BertSelfAttention):
             each.forward = MethodType(_fused_attention, each)

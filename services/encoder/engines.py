@@ -1,4 +1,4 @@
-"""Which engine computes here, and in which precision."""
+"""Chooses the engine and its precision."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from services.encoder.settings import EncoderSettings
 
 
 def make_engine(checkpoint: Checkpoint, settings: EncoderSettings) -> tuple[Engine, Fidelity]:
-    """The engine that the settings name, or the best one for this machine, and how near its vectors are to cn_clip's.
+    """The engine that the settings name, or the best one for this machine, and its fidelity to cn_clip's vectors.
 
-    torch is imported only where it computes.
+    torch is imported only if it is the engine.
     """
     precisions, make = _choice(checkpoint, settings)
 
     def judge(engine: Engine) -> Fidelity:
-        # After the engine is made: converting the model leaves the reference in the cache.
+        # Done after the engine is made, since the conversion of the model stores the reference in the cache.
         reference = reference_of(checkpoint, settings.compiled_cache.expanduser())
         return measure(engine, checkpoint.image_resolution, reference)
 
@@ -54,7 +54,7 @@ def _choice(checkpoint: Checkpoint, settings: EncoderSettings) -> tuple[Sequence
 
 
 def _has_cuda(device: str) -> bool:
-    """Whether `device` is CUDA, or may become so: then torch says whether there is one."""
+    """Whether `device` is CUDA. For 'auto', torch is asked if there is a CUDA device."""
     if device != "auto" or importlib.metadata.version("torch").endswith("+cpu"):
         return device.startswith("cuda")
     import torch

@@ -1,7 +1,7 @@
-"""What can go wrong before the encoder serves."""
+"""Errors before the encoder serves."""
 
 from __future__ import annotations
 
 
 class ModelError(Exception):
-    """A model cannot be loaded; the message says what was looked for and where."""
+    """A model cannot be loaded. The message names it and the places that were searched."""

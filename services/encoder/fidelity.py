@@ -1,7 +1,7 @@
-"""How near an engine's vectors are to cn_clip's own, measured on inputs that are built in.
+"""Measures how near an engine's vectors are to cn_clip's own, on built-in inputs.
 
-A reduced precision costs each checkpoint another amount: most lose next to nothing, and one whose normalization
-amplifies rounding loses its order of results. So it is measured, and never assumed.
+The loss by a reduced precision depends on the checkpoint. Most lose almost nothing, but if a normalization amplifies
+rounding, the order of results changes. So the loss is measured for each checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from services.encoder.texts import padded, tokenize_text
 
 log = structlog.get_logger()
 
-# A precision that is chosen here gives vectors at least so near.
+# `auto` chooses a precision only if each cosine is at least this.
 MIN_COSINE = 0.999
 # Of 3 to 52 tokens.
 TEXTS = (
@@ -33,20 +33,20 @@ TEXTS = (
     "a red double-decker bus in front of a tall building, 街道上有很多行人和自行车",
     "山谷里的清晨，阳光穿过薄雾照在木屋的屋顶上，远处的雪山倒映在平静的湖面，湖边有三个露营的人正在生火做早饭",
 )
-# Octaves of the noise in each image, coarsest first, and its contrast.
+# Per image: the octaves of its noise, coarsest first, and its contrast.
 _NOISES = ((1, 8, 1.0), (1, 4, 1.0), (3, 8, 1.0), (1, 8, 0.2), (5, 8, 1.0), (1, 2, 0.6))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Cosine similarities of vectors to those that they should be."""
+    """Least and mean cosine similarity of vectors to their references."""
 
     least: float
     mean: float
 
     @classmethod
     def of(cls, vectors: Vectors, reference: Vectors) -> Agreement:
-        """Both [n, dim], of unit vectors. NaN if any of them is not a number."""
+        """Compare two arrays [n, dim] of unit vectors. The result is NaN if any value is not a number."""
         cosines = np.minimum((vectors.astype(np.float64) * reference).sum(axis=1), 1.0)
         return cls(float(cosines.min()), float(cosines.mean()))
 
@@ -56,18 +56,18 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Of one engine in one precision."""
+    """The fidelity of texts and images of one engine in one precision."""
 
     texts: Agreement
     images: Agreement
 
     @property
     def suffices(self) -> bool:
-        """Whether results stay in their order, but for ties. False if a vector is not a number."""
+        """Whether the order of results is kept, except for near ties. False if a vector is not a number."""
         return self.texts.least >= MIN_COSINE and self.images.least >= MIN_COSINE
 
     def figures(self) -> dict[str, float]:
-        """For a log line."""
+        """The figures as fields of a log line."""
         return {
             f"{name}_{kind}_cosine": round(getattr(agreement, kind), 6)
             for name, agreement in (("texts", self.texts), ("images", self.images))
@@ -88,18 +88,18 @@ class Reference:
 
 @cache
 def built_in_texts() -> tuple[Ids, ...]:
-    """Each [1, length], padded as a text that is encoded alone."""
+    """Token ids, each [1, length], padded like a text that is encoded alone."""
     return tuple(padded([tokenize_text(text, max_chars=1000, field="text").ids]) for text in TEXTS)
 
 
 def built_in_images(resolution: int) -> Pixels:
-    """[n, 3, resolution, resolution]: noise of several scales, as photographs have it, from coarse to fine and dim."""
+    """Images [n, 3, resolution, resolution] of noise at several scales, similar to photographs."""
     rng = np.random.default_rng(0)
     return np.stack([_noise(rng, resolution, first, last, contrast) for first, last, contrast in _NOISES])
 
 
 def _noise(rng: np.random.Generator, side: int, first: int, last: int, contrast: float) -> npt.NDArray[np.uint8]:
-    """[3, side, side]: a sum of octaves, each with twice the cells and half the strength of the one before."""
+    """Noise [3, side, side]: a sum of octaves, each with twice the cells and half the strength of the previous one."""
     total = np.zeros((3, side, side))
     for octave in range(first, last + 1):
         cells = min(2**octave, side)
@@ -109,7 +109,7 @@ def _noise(rng: np.random.Generator, side: int, first: int, last: int, contrast:
 
 
 def measure(engine: Engine, resolution: int, reference: Reference) -> Fidelity:
-    """Computes the built-in inputs by `engine`, texts one by one, images together."""
+    """Compute the built-in inputs with `engine`, texts one by one and images in one batch."""
     texts = np.concatenate([engine.encode_texts(ids) for ids in built_in_texts()])
     images = engine.encode_images(built_in_images(resolution))
     return Fidelity(Agreement.of(texts, reference.texts), Agreement.of(images, reference.images))
@@ -118,7 +118,7 @@ def measure(engine: Engine, resolution: int, reference: Reference) -> Fidelity:
 def first_faithful(
     precisions: Sequence[str], make: Callable[[str], Engine], judge: Callable[[Engine], Fidelity]
 ) -> tuple[Engine, Fidelity]:
-    """The engine in the first of `precisions` whose vectors are near enough; in the last one, however near they are."""
+    """The engine in the first of `precisions` with sufficient fidelity. The last one is taken without a check."""
     for precision in precisions:
         engine = make(precision)
         fidelity = judge(engine)

@@ -1,4 +1,4 @@
-"""What the encoder measures of itself."""
+"""The encoder's own metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class EncoderMetrics:
-    """`tower` is texts or images."""
+    """Metrics per tower. The label `tower` is texts or images."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         tower = ["tower"]

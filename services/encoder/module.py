@@ -1,4 +1,4 @@
-"""From a checkpoint to cn_clip's CLIP module with its weights. Needs torch, which a start from the cache does not."""
+"""Loads a checkpoint into cn_clip's CLIP module. Needs torch, unlike a start from converted towers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from services.encoder.errors import ModelError
 def load_module(checkpoint: Checkpoint) -> Any:
     """cn_clip's module in evaluation mode and fp32, by cn_clip's own steps (cn_clip/clip/utils.py, create_model).
 
-    cn_clip holds weights in fp16 and widens them for a CPU: done likewise here, so that the numbers are its own.
-    Raises ModelError where the file does not fit its configuration.
+    cn_clip converts weights to fp16, and back to fp32 for a CPU. The same is done here, so that the numbers are equal.
+    Raises ModelError if the file does not fit its configuration.
     """
     state = _read(checkpoint)
     try:
@@ -31,7 +31,7 @@ def load_module(checkpoint: Checkpoint) -> Any:
 
 
 def logit_scale(module: Any) -> float:
-    """What cn_clip multiplies cosine similarities by (cn_clip/clip/model.py, CLIP.get_similarity)."""
+    """The factor of cosine similarities (cn_clip/clip/model.py, CLIP.get_similarity)."""
     return float(module.logit_scale.detach().exp())
 
 

@@ -1,4 +1,4 @@
-"""From a file's bytes to the pixels that the model sees."""
+"""Turns a file's bytes into the pixels that the model sees."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def read_image_file(
     field: str,
     claim: Callable[[int], None] | None = None,
 ) -> DecodedImage:
-    """Open, and resize as cn_clip does (cn_clip/clip/utils.py, image_transform): to a square, bicubic, without a crop.
+    """Open and resize an image as cn_clip does (cn_clip/clip/utils.py, image_transform): to a square, bicubic, no crop.
 
-    `claim` is called before decoding, with the bytes that it takes at most. Raises ImageTooLarge or UnreadableImage,
-    naming `field`.
+    `claim` is called before decoding, with the most bytes that decoding can take. Raises ImageTooLarge or
+    UnreadableImage with the name `field`.
     """
     opened = open_image(data, max_bytes=max_bytes, max_pixels=max_pixels, field=field, claim=claim)
     small = opened.image.resize((resolution, resolution), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Threads that compute leave the cores to the one that answers."""
+"""Gives the threads that compute a lower priority than the event loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NICENESS = 5
 
 
 def give_way() -> None:
-    """Lowers the priority of the calling thread, and of the threads that it will start, where threads have one (Linux).
+    """Lower the priority of the calling thread and of the threads that it starts. Only Linux has priorities of threads.
 
-    A batch keeps every core busy for a while; the event loop, which needs little, must take on and refuse meanwhile.
+    A batch keeps all cores busy for a while. The event loop needs little time, but it must answer during that while.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

@@ -17,9 +17,9 @@ from services.encoder.fidelity import Reference, built_in_images, built_in_texts
 
 
 def reference_of(checkpoint: Checkpoint, cache: Path, module: Any = None) -> Reference:
-    """From the folder `cache`, else computed, by cn_clip's `module` if it is at hand, and kept there.
+    """The reference vectors, read from the folder `cache`, or computed and stored there.
 
-    A cache that fails is done without.
+    They are computed by `module`, if it is given. If the cache cannot be used, nothing is stored.
     """
     path = cache / f"{checkpoint.fingerprint.checkpoint_sha256}-{_inputs_digest(checkpoint)}-reference.npz"
     with (
@@ -35,7 +35,7 @@ def reference_of(checkpoint: Checkpoint, cache: Path, module: Any = None) -> Ref
 
 
 def _inputs_digest(checkpoint: Checkpoint) -> str:
-    """Other inputs have another reference."""
+    """The file name contains a checksum of the inputs, since other inputs have another reference."""
     digest = hashlib.sha256(built_in_images(checkpoint.image_resolution).tobytes())
     for ids in built_in_texts():
         digest.update(ids.tobytes())
@@ -56,7 +56,7 @@ def _computed(checkpoint: Checkpoint, module: Any) -> Reference:
 
 
 def _save(reference: Reference, path: Path) -> None:
-    """Whole or not at all."""
+    """Write the file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.stem}-{os.getpid()}.npz")
     np.savez(new, texts=reference.texts, images=reference.images)

@@ -9,7 +9,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import MIB, ServerSettings
+from services.common.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES, MAX_TEXT_CHARS, MAX_TEXTS, MIB
+from services.common.settings import ServerSettings
 from services.encoder.downloads import Hub
 
 
@@ -19,7 +20,7 @@ class EncoderSettings(ServerSettings):
     model_config = SettingsConfigDict(**{**ServerSettings.model_config, "env_prefix": "WENTU_ENCODER_"})
 
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    # Above what the queues hold, so that it is they that refuse, and say when to come again.
+    # More than the queues hold, so that the queues refuse first: their errors say when to retry.
     max_concurrent_calls: int = Field(10_000, ge=1, description="calls of one service at once; more are refused")
     max_connection_calls: int = Field(5_000, ge=1, description="calls of one connection at once; more wait")
     model: str = Field(
@@ -46,11 +47,11 @@ class EncoderSettings(ServerSettings):
         "with openvino, if the processor has them",
     )
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that compute and, as many again, that decode")
-    max_texts: int = Field(256, ge=1, le=4096, description="texts of one call")
-    max_text_chars: int = Field(10_000, ge=52, description="characters of one text")
-    max_images: int = Field(64, ge=1, le=1024, description="images of one call")
-    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one image")
-    max_image_pixels: int = Field(64_000_000, ge=1024, description="width times height of one image")
+    max_texts: int = Field(MAX_TEXTS, ge=1, le=4096, description="texts of one call")
+    max_text_chars: int = Field(MAX_TEXT_CHARS, ge=52, description="characters of one text")
+    max_images: int = Field(MAX_IMAGES, ge=1, le=1024, description="images of one call")
+    max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1024, description="bytes of one image")
+    max_image_pixels: int = Field(MAX_IMAGE_PIXELS, ge=1024, description="width times height of one image")
     text_batch: int | None = Field(
         None, ge=1, description="texts that the model takes at once; by default 32 on a CPU, 256 on CUDA"
     )
@@ -71,7 +72,7 @@ class EncoderSettings(ServerSettings):
 
     @model_validator(mode="after")
     def _one_call_fits(self) -> Self:
-        """What one call may hold must fit into the empty queue, or it would be refused for ever."""
+        """Check that the largest allowed call fits into the empty queue. Otherwise it would always be refused."""
         for call, queue in (("max_texts", "max_queue_texts"), ("max_images", "max_queue_images")):
             if getattr(self, call) > getattr(self, queue):
                 raise ValueError(f"{queue} must be at least {call}, {getattr(self, call):,}")

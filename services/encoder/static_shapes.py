@@ -1,4 +1,4 @@
-"""A tower on batches of few shapes, each made ready once and run again and again: CUDA graphs."""
+"""Runs a tower on a few batch shapes. Each shape is captured once as a CUDA graph and then replayed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 Tower = Callable[[Tensor], Tensor]
-# From a tower and the tensor that it will read to what runs it once more and returns its output.
+# Takes a tower and its input tensor. Returns a function that runs the tower again and returns its output.
 Capture = Callable[[Tower, Tensor], Callable[[], Tensor]]
 WARM_UP_RUNS = 3
 
 
 class StaticShapes:
-    """Pads a batch to the next shape that is ready, and drops the rows that are padding.
+    """Pads a batch to the next captured shape, and removes the padding rows from the result.
 
-    A row's vector does not depend on the other rows, so what stands in the padding is of no account.
+    A row's vector does not depend on the other rows, so the content of the padding does not matter.
     """
 
     def __init__(
@@ -24,12 +24,12 @@ class StaticShapes:
     ) -> None:
         self._tower, self._device = tower, device
         self._ready: dict[tuple[int, ...], tuple[Tensor, Callable[[], Tensor]]] = {}
-        for shape in sorted(shapes, reverse=True):  # the largest first: the smaller ones fit into its memory
+        for shape in sorted(shapes, reverse=True):  # the largest first, since smaller shapes reuse its memory
             inputs = torch.zeros(shape, dtype=kind, device=device)
             self._ready[shape] = (inputs, capture(tower, inputs))
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """batch [n, ...] on the CPU to vectors [n, dim] on the device; a shape that is not ready runs as it is."""
+        """Takes a batch [n, ...] on the CPU. Returns vectors [n, dim] on the device. Other shapes run uncaptured."""
         count = batch.shape[0]
         ready = self._ready.get((next_power_of_two(count), *batch.shape[1:]))
         if ready is None:
@@ -44,7 +44,7 @@ def next_power_of_two(count: int) -> int:
 
 
 def powers_of_two(limit: int) -> list[int]:
-    """1, 2, 4, ... up to `limit`."""
+    """Powers of 2 below `limit`, and `limit` itself."""
     return [1 << exponent for exponent in range(limit.bit_length())]
 
 

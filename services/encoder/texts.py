@@ -1,4 +1,4 @@
-"""From a text to the token ids that the model sees: cn_clip's own tokens and cut."""
+"""Turns a text into the token ids that the model sees, truncated as in cn_clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.encoder.tokenizer import Tokenizer
 CONTEXT_LENGTH = 52  # cn_clip/clip/utils.py: "all baseline models use 52 as the context length"
 # Texts are padded to the next of these.
 LENGTH_STEP = 4
-# In f32 a batch spans so many tokens: fuller batches for a little more padding.
+# In f32 the texts of a batch may differ by this many tokens: fuller batches for a little more padding.
 BATCH_SPAN = 8
 LENGTHS = tuple(range(LENGTH_STEP, CONTEXT_LENGTH + 1, LENGTH_STEP))
 
@@ -36,20 +36,20 @@ class Tokens:
 
 
 def tokenize_text(text: str, *, max_chars: int, field: str) -> Tokens:
-    """Tokens of one text, as cn_clip's `_preprocess_text` and `tokenize` give them, in time that the limit bounds.
+    """Tokens of one text, equal to those of cn_clip's `_preprocess_text` and `tokenize`, in bounded time.
 
-    Raises InvalidField, naming `field`.
+    Raises InvalidField with the name `field`.
     """
     if len(text) > max_chars:
         raise InvalidField(field, f"has {len(text):,} characters; the limit is {max_chars:,}")
-    inner = _TOKENIZER.ids(text, CONTEXT_LENGTH - 1)  # one more than fits tells that there are more
+    inner = _TOKENIZER.ids(text, CONTEXT_LENGTH - 1)  # one token more than fits shows that the text is longer
     if not inner:
         raise InvalidField(field, "must hold a word")
     return Tokens((_CLS, *inner[: CONTEXT_LENGTH - 2], _SEP), len(inner) + 2)
 
 
 def padded_length(ids: Sequence[int]) -> int:
-    """The one of LENGTHS that `ids` is padded to."""
+    """The length of LENGTHS that `ids` is padded to."""
     return -(-len(ids) // LENGTH_STEP) * LENGTH_STEP
 
 

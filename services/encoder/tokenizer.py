@@ -1,8 +1,8 @@
-"""cn_clip's tokens of a text, in time that grows with the text's length alone.
+"""cn_clip's tokens of a text, in time that is linear in the text's length.
 
-cn_clip's own tokenizer tries every end of a word at every start in it, and reads a text to its end whatever the model
-can see of it. Here the same rules are put into tables, which are made from cn_clip's tokenizer and its vocabulary, so
-that each character is looked at a bounded number of times and nothing is read beyond what is asked for.
+cn_clip's own tokenizer takes quadratic time for a long word, and it reads the whole text although the model sees only
+its beginning. Here tables, made from cn_clip's tokenizer and vocabulary, hold the same rules. Each character is
+visited a bounded number of times, and reading stops after the tokens that are asked for.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 from services.encoder.checkpoints import cn_clip_folder
 
-# Characters that are prepared together: most texts are one slice, and of a long one few are needed.
+# Characters per slice. Most texts are one slice, and only the first slices of a long text are needed.
 _SLICE = 256
-# cn_clip's own data code makes these straight in every text, and the text lower-case, before it tokenizes: in training,
+# cn_clip's data code replaces these by straight quotes and lower-cases the text before it tokenizes, in training,
 # evaluation and zero-shot classification (_preprocess_text of cn_clip/training/data.py and cn_clip/eval/data.py).
 _CURLY_QUOTES = "“”"
-# Such characters stand for themselves: not kept in the table, which would grow to all of Unicode.
+# These characters map to themselves. They are not stored in the table, which would otherwise grow to all of Unicode.
 _UNASSIGNED = ("Cn", "Co")
-# Marks a beginning of pieces that is no piece itself.
+# Marks a prefix of pieces that is not itself a piece.
 _NO_PIECE = -1
 
 
 class Tokenizer:
-    """Token ids as cn_clip gives them, without those that mark a text's ends."""
+    """Gives cn_clip's token ids, without the special tokens at the ends of a text."""
 
     def __init__(self) -> None:
         original = _module().FullTokenizer()
@@ -48,7 +48,7 @@ class Tokenizer:
         return found
 
     def _words(self, text: str) -> Iterator[str]:
-        """What stands between spaces once each character is what the vocabulary knows."""
+        """The words between spaces, after each character was replaced as the vocabulary needs it."""
         rest = ""
         for start in range(0, len(text), _SLICE):
             whole, _, rest = (rest + text[start : start + _SLICE].translate(self._spaced)).rpartition(" ")
@@ -56,9 +56,9 @@ class Tokenizer:
         yield from rest.split()
 
     def _pieces(self, word: str) -> list[int]:
-        """The longest piece that the word begins with, the longest that its rest begins with, and so on.
+        """Wordpiece: the longest piece at the word's beginning, then the longest one at the beginning of the rest, etc.
 
-        A word that cannot be divided so is one unknown token.
+        A word that cannot be divided in this way becomes one unknown token.
         """
         if len(word) > self._max_word_chars:
             return [self._unknown]
@@ -80,11 +80,11 @@ class Tokenizer:
 
 
 class _Spaced(dict[int, str]):
-    """For str.translate: what a lower-case character becomes before words are parted at spaces.
+    """A table for str.translate. It maps a lower-case character to its replacement before the text is split at spaces.
 
-    Control characters and accents vanish, accented letters lose theirs, and ideographs and punctuation get spaces
-    around them. cn_clip does so character by character: the order of combining marks, which alone depends on
-    neighbours, matters for no piece of the vocabulary (a test holds that).
+    Control characters and accents are removed, and ideographs and punctuation get spaces around them. cn_clip does the
+    same per character. Only the order of combining marks depends on neighbours, and it matters for no piece of the
+    vocabulary (a test checks that).
     """
 
     def __init__(self, basic_tokenizer: Any) -> None:
@@ -96,18 +96,18 @@ class _Spaced(dict[int, str]):
         character = chr(code)
         if unicodedata.category(character) in _UNASSIGNED and not self._basic._is_chinese_char(code):
             return character
-        # Between two letters, spaces around it can be seen.
+        # Placed between two letters, the character shows whether it gets spaces.
         made = self[code] = " ".join(self._basic.tokenize(f"a{character}a"))[1:-1]
         return made
 
 
 def _beginnings(pieces: Mapping[str, int]) -> dict[str, int]:
-    """All beginnings of the pieces, with the number of those that are pieces."""
+    """All prefixes of the pieces. A prefix that is a piece has its token id."""
     return {piece[:end]: _NO_PIECE for piece in pieces for end in range(1, len(piece))} | dict(pieces)
 
 
 def _module() -> ModuleType:
-    """From its one file: importing cn_clip takes torch, which an encoder on OpenVINO can do without."""
+    """Load cn_clip's tokenizer from its file. Importing cn_clip would need torch, which OpenVINO does not."""
     path = cn_clip_folder() / "bert_tokenizer.py"
     spec = importlib.util.spec_from_file_location("wentu_cn_clip_tokenizer", path)
     if spec is None or spec.loader is None:

@@ -1,4 +1,4 @@
-"""The two halves of cn_clip's CLIP module as modules of their own, from what travels to vectors."""
+"""The two towers of cn_clip's CLIP module as separate modules. They take the encoder's inputs and return vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class TextTower(nn.Module):
-    """ids [n, length] to vectors [n, dim], not yet of length 1. Padding does not change them: the mask hides it."""
+    """Takes ids [n, length]. Returns vectors [n, dim], not yet of length 1. The mask hides padding."""
 
     def __init__(self, clip: Any) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class TextTower(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """pixels uint8 [n, 3, r, r] to vectors [n, dim], not yet of length 1; cn_clip's scaling is inside."""
+    """Takes pixels uint8 [n, 3, r, r]. Returns vectors [n, dim], not yet of length 1. Normalizes as cn_clip."""
 
     mean: Tensor
     std: Tensor

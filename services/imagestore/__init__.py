@@ -1,1 +1,1 @@
-"""The image store: owns the images' bytes. Wraps MySQL or an SQLite file."""
+"""The image store: owns the bytes of images, in MySQL or in an SQLite file."""

@@ -1,8 +1,8 @@
-"""The creations of collections: which one a request means, and which take images.
+"""The creations of collections: finds the creation that a request means, and refuses images for dropped ones.
 
-A collection that is deleted and created again is another creation of the same id. Rows of images are keyed by creation.
-The first image that is put into a creation registers it. One that is dropped stays registered as dropped, so that a put
-that is still under way somewhere cannot bring it back.
+If a collection is deleted and created again, it has a new creation with the same collection id. Rows of images are
+keyed by creation. The first image of a creation registers it. A dropped creation stays registered as dropped, so that a
+late put cannot bring it back.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from services.imagestore.schema import creations
 
 class State(IntEnum):
     LIVE = 0
-    # Takes no images any more; some may not be removed yet.
+    # A dropped creation accepts no images. Some of its images may not be removed yet.
     DROPPING = 1
     DROPPED = 2
 
 
 def reading_key(connection: Connection, at: Creation) -> str:
-    """The key of the rows that a request means; one that no row has if every creation was dropped."""
+    """The key of the rows that a request means. If every creation was dropped, it is a key that no row has."""
     if at.creation_id:
         return at.creation_id
     known = _of(connection, at.collection)
     if live := _newest_live(known):
         return live
-    # Images that an older version stores beside this one have a creation that nobody registered.
+    # An older version that runs beside this one stores images without registering their creation.
     return at.collection if at.collection not in {row.creation_id for row in known} else ""
 
 
 def claim(connection: Connection, at: Creation) -> str:
-    """The key for images that are put; it cannot be dropped before the transaction ends.
+    """The key for new images. Until the transaction ends, the creation cannot be dropped.
 
-    Raises CollectionNotFound if it was dropped.
+    Raises CollectionNotFound if the creation was dropped before.
     """
     key = at.creation_id or _writing_key(connection, at.collection)
     found = _locked(connection, key)
@@ -56,12 +56,12 @@ def claim(connection: Connection, at: Creation) -> str:
 
 
 def mark(connection: Connection, key: str, collection: str, state: State) -> None:
-    """Waits for puts that are under way; those that come later are refused."""
+    """Mark a creation as dropped. Waits for running puts. Later puts are refused."""
     _register(connection, key, collection, state, keep=False)
 
 
 def remaining(connection: Connection, collection: str) -> list[str]:
-    """The creations that have, or may get, images; newest first."""
+    """The creations that have images or may get them, newest first."""
     return [row.creation_id for row in _of(connection, collection) if row.state != State.DROPPED]
 
 
@@ -79,7 +79,7 @@ def _newest_live(known: Sequence[Row[Any, Any]]) -> str:
 
 
 def _writing_key(connection: Connection, collection: str) -> str:
-    """For a caller that names no creation. Callers that come at once get the same."""
+    """The creation for a caller that names none. Concurrent callers get the same one."""
     known = _of(connection, collection)
     if live := _newest_live(known):
         return live
@@ -89,13 +89,13 @@ def _writing_key(connection: Connection, collection: str) -> str:
 
 
 def _locked(connection: Connection, key: str) -> Row[Any, Any] | None:
-    """Many puts share the lock. SQLite has one writer anyhow."""
+    """Lock the creation against a drop. Many puts share the lock. SQLite has only one writer."""
     statement = select(creations.c.collection, creations.c.state).where(creations.c.creation_id == key)
     return connection.execute(statement.with_for_update(read=True)).one_or_none()
 
 
 def _register(connection: Connection, key: str, collection: str, state: State, keep: bool) -> None:
-    """Sets the state; `keep`: only of a creation that is not there."""
+    """Set the state of a creation. With `keep`, an existing row stays unchanged."""
     row = {
         "creation_id": key,
         "collection": collection,
@@ -104,7 +104,7 @@ def _register(connection: Connection, key: str, collection: str, state: State, k
     }
     changed = creations.c.state if keep else int(state)
     if connection.dialect.name == "sqlite":
-        lite = sqlite_insert(creations).values(row)
-        connection.execute(lite.on_conflict_do_update(index_elements=["creation_id"], set_={"state": changed}))
+        insert = sqlite_insert(creations).values(row)
+        connection.execute(insert.on_conflict_do_update(index_elements=["creation_id"], set_={"state": changed}))
     else:
         connection.execute(mysql_insert(creations).values(row).on_duplicate_key_update(state=changed))

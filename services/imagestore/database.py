@@ -1,4 +1,4 @@
-"""Connections to MySQL or SQLite, the schema's version, and transactions that are tried again after a deadlock."""
+"""Connections to MySQL or SQLite, the version of the schema, and transactions that are repeated after a deadlock."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DEADLOCK_CODES = frozenset({1213, 1205})  # deadlock found, lock wait timeout
 DISK_FULL_CODES = frozenset({1021, 1114})  # disk full, table full
 ATTEMPTS = 10
 MAX_PAUSE_SECONDS = 0.5
-# Room in a packet for the statement around an image's bytes.
+# Bytes of a packet that are reserved for the statement around an image's bytes.
 STATEMENT_BYTES = 64 * 1024
 _READING = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
 
 
 def database_url(database: str) -> URL:
-    """The address of a server as it stands, with PyMySQL; anything else is the path of an SQLite file."""
+    """The URL of a MySQL server, with PyMySQL as driver, or of an SQLite file, if `database` is a path."""
     if "://" not in database:
         path = Path(database).expanduser()
         existing_folder(path.parent)
@@ -50,9 +50,9 @@ def database_url(database: str) -> URL:
 
 
 class Database:
-    """Connections for reading and for writing, each in a bounded pool, and what the connected server allows.
+    """Connections for reading and for writing, each in a bounded pool, and the limits of the connected server.
 
-    Two pools, because a connection that changes between the two asks the server to, four times a request.
+    There are two pools because a connection that changes its mode costs four more statements per request.
     """
 
     def __init__(self, settings: ImageStoreSettings) -> None:
@@ -68,12 +68,12 @@ class Database:
         self.kind = "sqlite" if self.is_sqlite else "mariadb" if "MariaDB" in self.version else "mysql"
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
-        """`work` without a transaction: an open one would block a later change of the tables for ever."""
+        """Run `work` without a transaction. An open transaction would block later changes of the tables."""
         with self._reading.connect() as connection:
             return work(connection)
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
-        """`work` in one transaction, repeated where the database chose it as the victim of a deadlock."""
+        """Run `work` in one transaction. It is repeated if the database rolls it back because of a deadlock."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._writing.begin() as connection:
@@ -87,9 +87,9 @@ class Database:
         raise AssertionError("unreachable")
 
     def packet_excess(self, data: bytes) -> int | None:
-        """max_allowed_packet of the server where `data` does not fit in it, else None.
+        """The server's max_allowed_packet if `data` does not fit in it, else None.
 
-        Beyond it the server closes the connection in the middle of the statement, so it is never tried.
+        The server would close the connection in the middle of a larger statement, so such data is never sent.
         """
         limit = self._max_packet_bytes
         # PyMySQL writes bytes as hexadecimal digits (pymysql/converters.py, escape_bytes).
@@ -100,7 +100,7 @@ class Database:
         self._writing.dispose()
 
     def _migrate(self, connection: Connection) -> None:
-        """Brings the schema to this version. Replicas that start together wait for one another."""
+        """Migrate the schema to this version. Replicas that start at the same time wait for each other."""
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
@@ -118,7 +118,7 @@ class Database:
 
 
 def problem(error: Exception) -> str:
-    """What a failed statement says of the database, for people."""
+    """The cause of a failed statement, in words for people."""
     original = getattr(error, "orig", None)
     code = original.args[0] if original is not None and original.args else None
     if code in DISK_FULL_CODES or "disk is full" in str(original):
@@ -133,7 +133,7 @@ def _sqlite(url: URL, writing: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: object, _: object) -> None:
         connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin below, not by themselves
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):  # FULL: an acknowledged image survives a power cut
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):  # FULL: an acknowledged image survives a power failure
             connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
 
     if writing:

@@ -1,4 +1,4 @@
-"""What is read of images: statements made once, and their rows."""
+"""Reads images: the statements, built once, and the conversion of their rows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _COLUMNS = (
     images.c.create_time_ms,
     images.c.revision,
 )
-# More bytes than there can be; infinity is no number of SQL.
+# Larger than any sum of sizes. SQL has no infinity.
 _NO_LIMIT = 2**62
 
 
 def by_id(
     connection: Connection, collection: str, image_ids: Sequence[str], with_attributes: bool = False
 ) -> dict[str, Info]:
-    """Those of `image_ids` that are there."""
+    """The infos of those of `image_ids` that exist."""
     rows = connection.execute(_chosen(with_attributes, False), _parameters(collection, image_ids))
     return {found.image_id: found for found in map(_info, rows)}
 
@@ -41,11 +41,11 @@ def with_bytes(
     with_attributes: bool = False,
     max_bytes: int | None = None,
 ) -> dict[str, tuple[Info, bytes]]:
-    """Those of `image_ids` that are there, with their bytes, empty where they are gone.
+    """The infos and bytes of those of `image_ids` that exist. The bytes are empty if they are missing.
 
-    Raises AnswerTooLarge for more than `max_bytes` of them, and never reads more.
+    Raises AnswerTooLarge if the bytes exceed `max_bytes` together, before they are read.
     """
-    # Images of at most this size cannot be too much together; larger ones wait until the sum is known.
+    # Images up to this size cannot exceed the limit together. Larger ones are read only after the sum is known.
     limit = _NO_LIMIT if max_bytes is None else max_bytes
     share = limit // len(image_ids)
     parameters = _parameters(collection, image_ids) | {"share": share}
@@ -57,7 +57,7 @@ def with_bytes(
     if size > limit:
         raise AnswerTooLarge(f"these images have {size:,} bytes; one answer takes {limit:,}")
     for image_id in [info.image_id for info, _ in found.values() if info.size_bytes > share]:
-        # Looked at again, and not its bytes alone: it may have been replaced meanwhile.
+        # The whole row is read again, since the image may have been replaced since the first read.
         info, _ = found.pop(image_id)
         left = limit - (size - info.size_bytes)
         found |= with_bytes(connection, collection, [image_id], with_attributes, left)
@@ -67,13 +67,13 @@ def with_bytes(
 def rows_after(
     connection: Connection, collection: str, image_id: str, size: int, with_attributes: bool = False
 ) -> list[Info]:
-    """The `size` images with the smallest ids after `image_id`."""
+    """The infos of the `size` images with the smallest ids after `image_id`."""
     parameters = {"collection": collection, "after": image_id.encode(), "size": size}
     return list(map(_info, connection.execute(_page(with_attributes), parameters)))
 
 
 def data_of(connection: Connection, collection: str, sha256: bytes) -> bytes | None:
-    """The bytes of a content, where it is there."""
+    """The bytes of a content, or None if it does not exist."""
     statement = select(contents.c.data).where(contents.c.collection == collection, contents.c.sha256 == sha256)
     found = connection.execute(statement).scalar_one_or_none()
     return None if found is None else bytes(found)
@@ -89,7 +89,7 @@ def _columns(with_attributes: bool) -> tuple[Any, ...]:
 
 @cache
 def _chosen(with_attributes: bool, with_data: bool) -> Select[Any]:
-    """By collection and ids. The bytes come in the same answer: a second one takes as long again."""
+    """A statement by collection and ids. It reads the bytes too, since a second statement would double the time."""
     columns = _columns(with_attributes)
     wanted = (images.c.collection == bindparam("collection")) & images.c.image_id.in_(bindparam("ids", expanding=True))
     statement = select(*columns).where(wanted)

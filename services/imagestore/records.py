@@ -1,4 +1,4 @@
-"""What the image store takes and gives: images, what is known of them, and how many there are."""
+"""The records of the image store: images to store, infos of stored images, and counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Creation:
-    """A collection, and which creation of it is meant: the newest if it is empty."""
+    """A collection and one of its creations. An empty creation id means the newest one."""
 
     collection: str
     creation_id: str = ""
@@ -15,7 +15,7 @@ class Creation:
 
 @dataclass(frozen=True)
 class Upload:
-    """An image to store. `attributes` in JSON."""
+    """An image to store. `attributes` are JSON."""
 
     image_id: str
     data: bytes
@@ -27,7 +27,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a stored image. `sha256` in hexadecimal; `attributes` in JSON, where asked for.
+    """Facts of a stored image. `sha256` is hexadecimal. `attributes` are JSON, and read only if asked for.
 
     `revision` changes with every write of the image.
     """

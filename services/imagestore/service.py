@@ -28,20 +28,17 @@ from services.common.ids import (
     page_token,
 )
 from services.common.interceptors import Context
+from services.common.limits import CHUNK_BYTES, MAX_BLOBS, MAX_MEDIA_TYPE_CHARS, MAX_WRITE_CHUNK_BYTES, MIB
 from services.common.pages import fitting
-from services.common.settings import MIB
 from services.common.thread_pool import aside
 from services.imagestore.records import Blob, Creation, Info, Upload
 from services.imagestore.store import BlobStore
 from services.imagestore.thumbnails import describe_thumbnail
 
 NAME = pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name
-MAX_BLOBS = 256
-MAX_MEDIA_TYPE_CHARS = 127
 MAX_SIDE_PIXELS = 2**31 - 1
 CREATION_PATTERN = re.compile("C[0-9a-f]{32}")
-CHUNK_BYTES = 256 * 1024
-# What is left of a message for all that is not bytes of images.
+# Bytes of a message that are reserved for everything except image bytes.
 ANSWER_MARGIN_BYTES = MIB
 
 
@@ -93,7 +90,7 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
             return await self._write(request_iterator, share)
 
     async def _write(self, requests: AsyncIterator[pb.WriteBlobRequest], share: Share) -> pb.WriteBlobResponse:
-        """`share` of the budget for unfinished writes grows with what comes."""
+        """Receive one image in parts. `share`, of the budget for unfinished writes, grows with each part."""
         head: pb.WriteBlobHead | None = None
         data = bytearray()
         async for request in requests:
@@ -102,6 +99,8 @@ class ImageStoreServicer(imagestore_pb2_grpc.ImageStoreServiceServicer):
                     raise InvalidField("head", "comes once")
                 head = request.head
             else:
+                if len(request.chunk) > MAX_WRITE_CHUNK_BYTES:
+                    raise InvalidField("chunk", f"must have at most {MAX_WRITE_CHUNK_BYTES:,} bytes")
                 if len(data) + len(request.chunk) > self._max_image_bytes:
                     raise ImageTooLarge("chunk", f"the image has more than {self._max_image_bytes:,} bytes")
                 share.grow(len(request.chunk))
@@ -183,7 +182,7 @@ def _creation(request: Any, prefix: str = "") -> Creation:
 
 
 def _until_done(context: Context, share: Share) -> Share:
-    """`share`, which is given back once the answer is sent, or the call ended in another way."""
+    """Release `share` when the answer was sent or the call ended in another way."""
 
     def release(_: Context) -> None:
         share.release()
@@ -193,11 +192,14 @@ def _until_done(context: Context, share: Share) -> Share:
 
 
 def _answer(blobs: list[Blob], max_bytes: int) -> pb.GetBlobsResponse:
-    """Raises AnswerTooLarge as soon as it is clear: attributes and thumbnails count too. Empties `blobs`."""
+    """Raises AnswerTooLarge as soon as the answer exceeds its limit, attributes and thumbnails included.
+
+    Removes the items from `blobs`, so that each is freed after its copy.
+    """
     response = pb.GetBlobsResponse()
     size = 0
     blobs.reverse()
-    while blobs:  # each is let go once it is copied
+    while blobs:  # each is freed after its copy
         message = _fill(response.blobs.add(), blobs.pop())
         size += message.ByteSize()
         if size > max_bytes:
@@ -216,7 +218,7 @@ def _fill(message: pb.Blob, blob: Blob) -> pb.Blob:
     message.revision = blob.info.revision
     if blob.info.attributes is not None:
         json_format.Parse(blob.info.attributes, message.attributes)
-        message.attributes.SetInParent()  # none at all is known too
+        message.attributes.SetInParent()  # an empty object is known too
     return message
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import MIB, ServerSettings
+from services.common.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MIB
+from services.common.settings import ServerSettings
 
 
 class ImageStoreSettings(ServerSettings):
@@ -21,8 +22,8 @@ class ImageStoreSettings(ServerSettings):
     )
     timeout_seconds: float = Field(30, gt=0, description="longest that one request to the database may take")
     threads: int = Field(16, ge=1, le=256, description="requests to the database at once, and its connections")
-    max_image_bytes: int = Field(16 * MIB, ge=1024, description="bytes of one image")
-    max_image_pixels: int = Field(64_000_000, ge=1024, description="pixels of an image that gets a thumbnail")
+    max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1024, description="bytes of one image")
+    max_image_pixels: int = Field(MAX_IMAGE_PIXELS, ge=1024, description="pixels of an image that gets a thumbnail")
     max_bytes_in_hand: int = Field(
         256 * MIB,
         ge=MIB,

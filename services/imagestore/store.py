@@ -1,4 +1,4 @@
-"""The blob store: images by (collection, id), each content once a collection."""
+"""The store of images by (collection, id). Each content is stored once per collection."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ MAX_REVISION = 2**63 - 1
 
 
 class BlobStore:
-    """All operations of the image store over one database, on threads, within the caller's deadline."""
+    """All operations of the image store on one database. They run on threads, within the caller's deadline."""
 
     def __init__(self, database: Database, settings: ImageStoreSettings) -> None:
         self.database = database
         self.settings = settings
         self._workers = ThreadPool(settings.threads, "database")
-        # Of their own: those that wait for memory must not keep the database's.
+        # Separate threads: a thread that waits for memory must not block the threads of the database.
         self._thumbnailers = ThreadPool(os.cpu_count() or 1, "thumbnails")
         self._answers = ByteBudget(settings.max_bytes_in_hand, "answers with images")
         self._received = ByteBudget(settings.max_bytes_in_hand, "unfinished writes")
         self._decoding = ByteBudget(settings.max_decoding_bytes, "thumbnails")
 
     async def put(self, at: Creation, uploads: Sequence[Upload]) -> list[Info]:
-        """Stores all in one commit, replacing those of the same ids. Raises ImageTooLarge, CollectionNotFound."""
+        """Store all images in one commit. Existing ids are replaced. Raises ImageTooLarge, CollectionNotFound."""
         for place, upload in enumerate(uploads):
             limit = self.database.packet_excess(upload.data)
             if limit is not None:
@@ -72,10 +72,10 @@ class BlobStore:
         max_bytes: int | None = None,
         share: Share | None = None,
     ) -> list[Blob]:
-        """Infos with the bytes or the thumbnails of those that are there.
+        """Infos of the images that exist, with their bytes or thumbnails. The ids must be distinct.
 
-        `share` of the budget for answers holds the bytes; it waits before they are read. The ids must be distinct.
-        Raises AnswerTooLarge for more than `max_bytes` of them, Overloaded.
+        `share`, of the budget for answers, is taken before the bytes are read, and may wait.
+        Raises AnswerTooLarge if the bytes exceed `max_bytes`, and Overloaded.
         """
 
         collection = await self._key(at)
@@ -99,7 +99,7 @@ class BlobStore:
         return [replace(blob, thumbnail=small.get(blob.info.sha256, b"")) for blob in blobs]
 
     async def one(self, at: Creation, image_id: str, thumbnail: bool, share: Share) -> Blob:
-        """As `blobs`. Raises ImageNotFound, Overloaded."""
+        """One image, as `blobs` does. Raises ImageNotFound, Overloaded."""
         found = await self.blobs(at, [image_id], with_data=not thumbnail, with_thumbnails=thumbnail, share=share)
         if not found or not (found[0].data or found[0].thumbnail):
             raise ImageNotFound(at.collection, image_id)
@@ -108,13 +108,13 @@ class BlobStore:
     async def delete(
         self, at: Creation, image_ids: Sequence[str], revisions: Mapping[str, int] | None = None
     ) -> list[str]:
-        """The ids that were there, in the order of `image_ids`; with `revisions` only images that still have them."""
+        """Delete images. Returns the ids that existed, in order. With `revisions`, only images that still have them."""
         collection = await self._key(at)
         gone = await self._run(self.database.write, lambda c: _delete(c, collection, image_ids, revisions))
         return [image_id for image_id in image_ids if image_id in gone]
 
     async def page(self, at: Creation, after: str, size: int, with_attributes: bool = False) -> list[Info]:
-        """The infos with the `size` smallest ids after `after`."""
+        """The infos of the `size` images with the smallest ids after `after`."""
         collection = await self._key(at)
         return await self._run(self.database.read, lambda c: rows_after(c, collection, after, size, with_attributes))
 
@@ -137,16 +137,16 @@ class BlobStore:
         return await self._run(self.database.read, work)
 
     async def creations(self, collection: str) -> list[str]:
-        """Those that have, or may get, images; newest first."""
+        """The creations that have images or may get them, newest first."""
         return await self._run(self.database.read, partial(remaining, collection=collection))
 
     async def drop(self, at: Creation) -> int:
-        """Removes every image of a creation, or of all, and refuses those that come later; the number removed."""
+        """Remove every image of one creation or of all, and refuse later ones. Returns the number of removed images."""
         creation_ids = [at.creation_id] if at.creation_id else await self.creations(at.collection)
         return sum([await self._drop(Creation(at.collection, creation_id)) for creation_id in creation_ids])
 
     async def _drop(self, at: Creation) -> int:
-        """Some hundred images a commit. What is interrupted is finished by another drop."""
+        """Remove some hundred images per commit. If it is interrupted, another drop finishes the work."""
         marking = partial(mark, key=at.creation_id, collection=at.collection)
         await self._run(self.database.write, partial(marking, state=State.DROPPING))
         removed = 0
@@ -156,15 +156,15 @@ class BlobStore:
         return removed
 
     async def check(self) -> None:
-        """Passes where the database answers."""
+        """Pass if the database answers."""
         await self._run(self.database.read, lambda c: c.execute(text("SELECT 1")).scalar_one())
 
     def answer(self) -> Share:
-        """A share of the bytes that are answered at once."""
+        """An empty share of the budget for answers."""
         return self._answers.share()
 
     def receipt(self) -> Share:
-        """A share of the bytes of unfinished writes."""
+        """An empty share of the budget for unfinished writes."""
         return self._received.share()
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ class BlobStore:
         self.database.close()
 
     async def _key(self, at: Creation) -> str:
-        """What the rows of a creation are kept under."""
+        """The key of the rows of a creation."""
         return at.creation_id or await self._run(self.database.read, partial(reading_key, at=at))
 
     async def _run(
@@ -192,12 +192,12 @@ class BlobStore:
             raise UpstreamUnavailable(self.database.kind, problem(error)) from error
 
     def _seconds(self) -> float:
-        """What is left for this request."""
+        """Seconds that are left for this request."""
         left = seconds_left()
         return self.settings.timeout_seconds if left is None else min(left, self.settings.timeout_seconds)
 
     async def _thumbnails(self, collection: str, hashes: Iterable[bytes]) -> dict[str, bytes]:
-        """Thumbnails by content; those that are missing are made and kept."""
+        """Thumbnails by content. Missing ones are made and stored."""
         wanted = set(hashes)
 
         def kept(connection: Connection) -> dict[bytes, bytes]:
@@ -217,9 +217,9 @@ class BlobStore:
     def _make_thumbnail(
         self, collection: str, sha256: bytes, deadline: float, read: Callable[[Connection], bytes | None]
     ) -> bytes | None:
-        """On one thread, so that only as many originals as there are threads are in memory.
+        """Read the original and make its thumbnail on one thread, so that few originals are in memory at once.
 
-        Once begun it is made and kept, even if the caller is gone: the next one finds it. Raises DeadlineExceeded.
+        A started thumbnail is finished and stored even if its caller left. Raises DeadlineExceeded.
         """
         data = self.database.read(read) if time.monotonic() < deadline else None
         if data is None:
@@ -243,8 +243,8 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
     data = {sha256: upload.data for sha256, upload in zip(hashes, uploads, strict=True)}
     image_ids = [upload.image_id for upload in uploads]
     replaced = {bytes.fromhex(info.sha256) for info in by_id(connection, collection, image_ids).values()}
-    # Every writer locks contents first and images then, both in order: a delete that runs beside this either finds
-    # the new reference or has removed the content before it is looked for here, and hardly two writers deadlock.
+    # Every writer locks contents before images, and both in order, so that writers rarely deadlock. A concurrent
+    # delete either sees the new reference, or has removed the content before this lookup.
     present = _lock_contents(connection, collection, data.keys() | replaced)
     rows = [
         {"collection": collection, "sha256": sha256, "size_bytes": len(data[sha256]), "data": data[sha256]}
@@ -252,7 +252,7 @@ def _put(connection: Connection, collection: str, uploads: Sequence[Upload]) -> 
     ]
     if rows:
         connection.execute(_insert_content(connection), rows)
-    # Looked at again: what was replaced between the first look and the locks is to be released too.
+    # Read again under the locks: contents that were replaced since the first read must be released too.
     before = by_id(connection, collection, image_ids)
     replaced |= {bytes.fromhex(info.sha256) for info in before.values()}
     infos = []
@@ -283,7 +283,7 @@ def _insert(connection: Connection) -> Any:
 
 
 def _insert_content(connection: Connection) -> Any:
-    """Does nothing where the content is there already."""
+    """Insert a content. Does nothing if it exists."""
     statement = _insert(connection)(contents)
     if connection.dialect.name == "sqlite":
         return statement.on_conflict_do_nothing()
@@ -299,7 +299,7 @@ def _upsert_image(connection: Connection) -> Any:
 
 
 def _keep_thumbnail(connection: Connection, row: dict[str, Any]) -> None:
-    """Only for a content that is still there."""
+    """Store a thumbnail, if its content still exists."""
     if not _lock_contents(connection, row["collection"], [row["sha256"]]):
         return
     statement = _insert(connection)(thumbnails)
@@ -310,7 +310,7 @@ def _keep_thumbnail(connection: Connection, row: dict[str, Any]) -> None:
 
 
 def _lock_contents(connection: Connection, collection: str, hashes: Iterable[bytes]) -> set[bytes]:
-    """Which of the contents are there; their rows stay locked until the commit. SQLite has one writer anyhow."""
+    """The contents that exist. Their rows stay locked until the commit. SQLite has only one writer."""
     statement = (
         select(contents.c.sha256)
         .where(contents.c.collection == collection, contents.c.sha256.in_(sorted(hashes)))
@@ -325,7 +325,7 @@ def _delete(
 ) -> set[str]:
     hashes = {bytes.fromhex(info.sha256) for info in by_id(connection, collection, image_ids).values()}
     _lock_contents(connection, collection, hashes)
-    before = by_id(connection, collection, image_ids)  # looked at again: it may have been replaced meanwhile
+    before = by_id(connection, collection, image_ids)  # read again, since the image may have been replaced
     hashes |= {bytes.fromhex(info.sha256) for info in before.values()}
     chosen = (images.c.collection == collection) & images.c.image_id.in_([image_id.encode() for image_id in image_ids])
     if revisions is not None:
@@ -337,7 +337,7 @@ def _delete(
 
 
 def _release(connection: Connection, collection: str, hashes: set[bytes]) -> None:
-    """Removes those of the contents that no image has any more. Their rows must be locked."""
+    """Remove the contents that no image refers to. Their rows must be locked."""
     if not hashes:
         return
     used = exists().where(images.c.collection == contents.c.collection, images.c.sha256 == contents.c.sha256)

@@ -19,23 +19,23 @@ from services.common.images import (
 )
 
 QUALITY = 80
-# These are made small as they are, and converted then. The others would look worse, or have colours of their own.
+# Images in these modes are reduced first and converted afterwards. Others would look worse and are converted first.
 _SHRINKABLE = ("RGB", "RGBA", "L", "LA")
 
 
 def make_thumbnail(
     data: bytes, *, side_pixels: int, max_pixels: int, form: str, claim: Callable[[int], None] | None = None
 ) -> bytes:
-    """A WebP or JPEG at most `side_pixels` long and high, upright; empty where the bytes are no image.
+    """An upright WebP or JPEG, at most `side_pixels` wide and high. Empty if the bytes are not an image.
 
-    `claim` is called before decoding, with the bytes that it takes at most.
+    `claim` is called before decoding, with the most bytes that decoding can take.
     """
     side = (side_pixels, side_pixels)
 
     def shrink(readable: bytes) -> bytes:
         with opened(readable, max_bytes=len(readable), max_pixels=max_pixels, field="image") as image:
             decoder_bytes = image.width * image.height * decoder_pixel_bytes(image)
-            # A JPEG is decoded at an eighth, a quarter or half of its size, as long as that is twice the thumbnail's.
+            # A JPEG is decoded at 1/8, 1/4 or 1/2 of its size, if that is at least twice the size of the thumbnail.
             image.draft(None, (2 * side_pixels, 2 * side_pixels))
             shrinkable = image.mode in _SHRINKABLE and "transparency" not in image.info
             if claim is not None:
@@ -45,7 +45,7 @@ def make_thumbnail(
                 image.thumbnail(side, Image.Resampling.BICUBIC)
             make_upright(image)
             small = to_rgb(image)
-            small.thumbnail(side, Image.Resampling.BICUBIC)  # nothing is left to do if it was made small before
+            small.thumbnail(side, Image.Resampling.BICUBIC)  # has no effect if the image was reduced before
             file = io.BytesIO()
             small.save(file, form, quality=QUALITY)
             return file.getvalue()
@@ -57,6 +57,6 @@ def make_thumbnail(
 
 
 def describe_thumbnail(data: bytes) -> tuple[str, int, int]:
-    """Media type, width and height of a thumbnail, which may be older than the settings."""
+    """Media type, width and height of a stored thumbnail. It may be older than the current settings."""
     with Image.open(io.BytesIO(data)) as image:
         return Image.MIME[image.format or ""], *image.size

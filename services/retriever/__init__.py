@@ -1,1 +1,1 @@
-"""The retriever: owns the vectors. Wraps Milvus."""
+"""The retriever: owns the vectors. Vector databases are behind VectorBackend."""

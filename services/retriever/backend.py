@@ -1,13 +1,15 @@
-"""What the store asks of a vector database. Milvus is the one there is; tests bring one in memory."""
+"""What the store asks of a vector database, in the store's own terms. Tests bring one in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
-from services.retriever.records import Index, Metric, Vector
+from services.retriever.filters.conditions import Condition
+from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector
 
-Row = dict[str, Any]
+# Which rows: those for which a condition holds, those of these ids, or all.
+Selection: TypeAlias = Condition | Sequence[str] | None
 
 
 class NoSuchCollection(Exception):
@@ -15,23 +17,38 @@ class NoSuchCollection(Exception):
 
 
 class NotLoaded(Exception):
-    """The collection is there and not in memory, as in a Lite file that was opened again, or in a restored backup."""
+    """The collection is there and not in memory, as in a file that was opened again, or in a restored backup."""
 
 
 class VectorBackend(Protocol):
-    """Physical collections of rows, and aliases for them.
+    """Physical collections of records, and aliases for them.
 
     All methods raise DeadlineExceeded and UpstreamUnavailable; those that name a collection NoSuchCollection too, and
-    those that read or write rows NotLoaded. Rows have the fields of literals.py.
+    those that read or write records NotLoaded.
     """
 
     @property
-    def is_lite(self) -> bool:
-        """Whether it is for small collections: it has no filters of its own, and its best index is FLAT."""
+    def kind(self) -> str:
+        """The product, as operators know it."""
+
+    @property
+    def evaluates_filters(self) -> bool:
+        """Whether it can be asked for the rows for which a condition holds.
+
+        If not, it is never given a condition: the store reads the rows and compares them itself.
+        """
 
     @property
     def index_types(self) -> frozenset[str]:
-        """Those that it builds, by Milvus's names."""
+        """Those that it builds, by the contract's names without their prefix."""
+
+    @property
+    def default_index(self) -> Index:
+        """The one for a collection of which nobody said the index."""
+
+    @property
+    def max_hits(self) -> int:
+        """The most that one search returns for each vector."""
 
     async def version(self) -> str: ...
 
@@ -58,33 +75,39 @@ class VectorBackend(Protocol):
 
     async def drop_alias(self, alias: str) -> None: ...
 
-    async def upsert(self, name: str, rows: list[Row]) -> None: ...
+    async def upsert(self, name: str, records: Sequence[Record]) -> None:
+        """Adds or replaces records, which have their vectors."""
 
-    async def delete(self, name: str, expression: str) -> None: ...
+    async def delete(self, name: str, image_ids: Sequence[str]) -> None: ...
 
-    async def count(self, name: str, expression: str, consistency: str) -> int: ...
+    async def count(self, name: str, where: Condition | None, consistency: Consistency) -> int: ...
 
     async def indexed(self, name: str) -> int:
-        """How many rows the index holds."""
+        """How many records the index holds."""
 
-    async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[Row]: ...
+    async def fetch(
+        self, name: str, image_ids: Sequence[str], with_vectors: bool, consistency: Consistency
+    ) -> list[Record]:
+        """Those of the ids that are there, in any order."""
 
     async def page(
-        self, name: str, last: str, size: int, expression: str, fields: list[str], consistency: str
-    ) -> list[Row]:
-        """The rows of `expression` with the `size` smallest keys after `last`, in order."""
+        self, name: str, last: str, size: int, where: Condition | None, with_vectors: bool, consistency: Consistency
+    ) -> list[Record]:
+        """The records with the `size` smallest ids after `last`, in the order of the ids' bytes."""
 
     async def search(
         self,
         name: str,
-        vectors: list[Vector],
+        vectors: Sequence[Vector],
         limit: int,
+        among: Selection,
+        *,
         metric: Metric,
+        index_type: str,
         parameters: Mapping[str, int],
-        expression: str,
-        fields: list[str],
-        consistency: str,
-    ) -> list[list[Row]]:
-        """The rows of `expression` nearest to each vector, each with `distance` as the metric has it and `entity`."""
+        with_vectors: bool,
+        consistency: Consistency,
+    ) -> list[list[Hit]]:
+        """The `limit` nearest of each vector, best first. What `parameters` do not name has its default."""
 
     async def close(self) -> None: ...

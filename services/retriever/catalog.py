@@ -23,6 +23,7 @@ import structlog
 from services.common.calls import incoming, request_id
 from services.common.errors import CollectionExists, CollectionNotFound, ModelMismatch, UpstreamUnavailable
 from services.common.fingerprint import Fingerprint
+from services.common.ids import COLLECTION_PATTERN
 from services.retriever.backend import NoSuchCollection, NotLoaded, VectorBackend
 from services.retriever.records import UNKNOWN, Index, Precision, VectorCollection
 
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 # The physical name has a capital letter, which no id has.
-_PHYSICAL = re.compile(r"([a-z][a-z0-9_]{0,62})_G[0-9a-f]{8}")
+_PHYSICAL = re.compile(rf"({COLLECTION_PATTERN.pattern})_G[0-9a-f]{{8}}")
 # How long a read may go on with what this retriever knew of a collection. Writes look again after they are done.
 SETTINGS_SECONDS = 2.0
 # After so long every retriever has seen a change, and has done with what it began before.
@@ -190,7 +191,7 @@ class Catalog:
             if await self._exists(made.id):
                 raise CollectionExists(made.id) from None
             if isinstance(error, NoSuchCollection):
-                raise UpstreamUnavailable("milvus", "the new collection was dropped while it was made") from None
+                raise UpstreamUnavailable(self._backend.kind, "the new collection was dropped meanwhile") from None
             raise
         return made
 

@@ -1,4 +1,4 @@
-"""What the retriever deals in, free of Milvus and of the wire."""
+"""What the retriever deals in, free of any store and of the wire."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Attributes = Mapping[str, Any]
 
 
 class Metric(StrEnum):
-    """How Milvus compares; the values are its names."""
+    """How vectors are compared. The values are kept with each collection: they never change."""
 
     INNER_PRODUCT = "IP"
     COSINE = "COSINE"
@@ -28,7 +28,7 @@ class Metric(StrEnum):
 
 
 class Consistency(StrEnum):
-    """Which writes a read sees; the values are Milvus's names."""
+    """Which writes a read sees."""
 
     BOUNDED = "Bounded"
     STRONG = "Strong"
@@ -37,7 +37,7 @@ class Consistency(StrEnum):
 
 @dataclass(frozen=True)
 class Index:
-    """An index of Milvus with its build parameters, by Milvus's names."""
+    """An index with its build parameters. The names are kept with each collection: they never change."""
 
     type: str
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -69,7 +69,7 @@ UNKNOWN = Precision()
 
 @dataclass(frozen=True)
 class VectorCollection:
-    """A generation of a collection: its settings, kept with Milvus's own collection of the name `physical`.
+    """A generation of a collection: its settings, kept with the backend's collection of the name `physical`.
 
     `rebuild` is the next generation, while there is one. All generations have the `creation_id` of the collection: one
     that is deleted and created again has another.

@@ -15,7 +15,7 @@ from protos import retriever_pb2_grpc, types_pb2
 from services.common import __version__
 from services.common.attributes import check_attributes
 from services.common.errors import CollectionNotFound, InvalidField
-from services.common.fingerprint import MAX_DIM, Fingerprint, check_precision
+from services.common.fingerprint import Fingerprint, check_precision
 from services.common.ids import (
     check_collection,
     check_count,
@@ -29,6 +29,7 @@ from services.common.ids import (
     page_token,
 )
 from services.common.interceptors import Context
+from services.common.limits import MAX_DESCRIPTION_CHARS, MAX_DIM, MAX_QUERIES, MAX_RECORDS, MAX_VECTOR_TOP_K
 from services.common.pages import fitting
 from services.common.thread_pool import aside
 from services.retriever.filters.conditions import Condition, read_filter
@@ -45,10 +46,6 @@ from services.retriever.records import (
 from services.retriever.store import Search, VectorStore
 
 NAME = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
-MAX_RECORDS = 1000
-MAX_QUERIES = 64
-MAX_TOP_K = 10_000
-MAX_DESCRIPTION_CHARS = 1000
 
 METRICS = {
     types_pb2.METRIC_UNSPECIFIED: Metric.INNER_PRODUCT,
@@ -62,7 +59,7 @@ CONSISTENCIES = {
     types_pb2.CONSISTENCY_STRONG: Consistency.STRONG,
     types_pb2.CONSISTENCY_SESSION: Consistency.SESSION,
 }
-# Build parameters of each type: Milvus's name, default, least, most.
+# Build parameters of each type: the name that is kept with the collection, default, least, most.
 BUILD_PARAMETERS: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {
     "FLAT": {},
     "IVF_FLAT": {"nlist": ("nlist", 1024, 1, 65536)},
@@ -149,7 +146,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
 
     async def SearchVectors(self, request: pb.SearchVectorsRequest, context: Context) -> pb.SearchVectorsResponse:
         check_count(request.queries, "queries", MAX_QUERIES)
-        check_range(request.top_k, "top_k", 1, MAX_TOP_K)
+        check_range(request.top_k, "top_k", 1, MAX_VECTOR_TOP_K)
         results = await self._store.search(
             check_collection(request.collection),
             Fingerprint.from_message(request.model),

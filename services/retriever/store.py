@@ -5,34 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeGuard, TypeVar
 
 import numpy as np
 
 from services.common.errors import InvalidField
 from services.common.fingerprint import Fingerprint
-from services.retriever.backend import VectorBackend
+from services.retriever.backend import Selection, VectorBackend
 from services.retriever.catalog import Catalog, GenerationGone
 from services.retriever.filters.conditions import Condition
 from services.retriever.filters.matching import matches
-from services.retriever.milvus.expressions import expression
-from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR, any_of
-from services.retriever.milvus.rows import attributes_of, fields, hit, record, row
-from services.retriever.records import Consistency, Hit, Index, Record, Vector, VectorCollection
+from services.retriever.records import Consistency, Hit, Record, Vector, VectorCollection
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-MAX_TOP_K = 16_384  # Milvus's own
 SCAN_PAGE = 1000
 TIE = 1e-6
 # Less than a re-embedding waits before it compares what it copied (gateway/maintenance/reembedder.py).
 DELETE_SECONDS = 1.0
 MAX_DELETES = 5
-# Finds 0.9915 of the ten nearest among a million, where 128 finds 0.9795 (bench/RESULTS.md).
-DEFAULT_EF = 192
 
 
 @dataclass(frozen=True)
@@ -70,17 +64,9 @@ class VectorStore:
     def __init__(self, backend: VectorBackend) -> None:
         self._backend = backend
         self.catalog = Catalog(backend)
-        self.kind = "milvus-lite" if backend.is_lite else "milvus"
-
-    @property
-    def default_index(self) -> Index:
-        """FLAT on Lite, whose HNSW is slower than its FLAT; HNSW on a server."""
-        return Index("FLAT") if self._backend.is_lite else Index("HNSW", {"M": 16, "efConstruction": 200})
-
-    @property
-    def index_types(self) -> frozenset[str]:
-        """Those that the backend builds, by Milvus's names."""
-        return self._backend.index_types
+        self.kind = backend.kind
+        self.default_index = backend.default_index
+        self.index_types = backend.index_types
 
     async def version(self) -> str:
         return await self._backend.version()
@@ -88,9 +74,9 @@ class VectorStore:
     @looking_again
     async def count(self, collection: str, where: Condition | None, consistency: Consistency) -> int:
         found = await self.catalog.get(collection)
-        if where is not None and self._backend.is_lite:
+        if self._compares(where):
             return len(await self._matching(found, where, consistency))
-        return int(await self.catalog.on(found, self._backend.count, _expression(where), consistency.value))
+        return int(await self.catalog.on(found, self._backend.count, where, consistency))
 
     async def indexed(self, found: VectorCollection) -> int:
         """How many vectors the index holds; the rest is in memory, or on its way into it."""
@@ -103,13 +89,18 @@ class VectorStore:
 
         Raises CollectionNotFound, ModelMismatch, PrecisionMismatch, InvalidField.
         """
-        rows = []
-        for place, each in enumerate(records):
-            rows.append(row(each, _checked(each.vector, model.dim, f"records[{place}].embedding"), model))
+        checked = [
+            replace(
+                record,
+                vector=_checked(record.vector, model.dim, f"records[{place}].embedding"),
+                model_sha256=model.checkpoint_sha256,
+            )
+            for place, record in enumerate(records)
+        ]
         while True:
             written = await self.catalog.guarded(collection, model, writing=True, precision=precision)
             try:
-                await self.catalog.on(written, self._backend.upsert, rows)
+                await self.catalog.on(written, self._backend.upsert, checked)
             except GenerationGone:
                 continue
             # It may have been replaced meanwhile. Then the rows are not where searches look.
@@ -130,7 +121,7 @@ class VectorStore:
             while left := [each for each in found.generations[rebuild_only:] if each.physical not in done]:
                 for each in left:
                     with contextlib.suppress(GenerationGone):
-                        await self.catalog.on(each, self._backend.delete, any_of(image_ids))
+                        await self.catalog.on(each, self._backend.delete, image_ids)
                     done.add(each.physical)
                 # Another one may have begun, or taken this one's place, meanwhile.
                 found = await self.catalog.fresh(collection)
@@ -148,10 +139,8 @@ class VectorStore:
     ) -> list[Record]:
         """Those of `image_ids` that are there, in their order."""
         found = await self._generation(collection, rebuild)
-        rows = await self.catalog.on(
-            found, self._backend.query, any_of(image_ids), fields(with_vectors), consistency.value
-        )
-        by_id = {each[KEY]: record(each, with_vectors) for each in rows}
+        records = await self.catalog.on(found, self._backend.fetch, image_ids, with_vectors, consistency)
+        by_id = {record.image_id: record for record in records}
         return [by_id[image_id] for image_id in image_ids if image_id in by_id]
 
     @looking_again
@@ -168,10 +157,10 @@ class VectorStore:
         """The records with the `size` smallest ids after `last`."""
         found = await self._generation(collection, rebuild)
         page: list[Record] = []
-        # Where rows are compared here, few of those that are read may be wanted.
-        step = max(size, SCAN_PAGE) if where is not None and self._backend.is_lite else size
-        async for rows in self._pages(found, last, step, where, with_vectors, consistency):
-            page.extend(record(each, with_vectors) for each in rows)
+        # If records are compared here, few of those that are read may be wanted.
+        step = max(size, SCAN_PAGE) if self._compares(where) else size
+        async for records in self._pages(found, last, step, where, with_vectors, consistency):
+            page.extend(records)
             if len(page) >= size:
                 break
         return page[:size]
@@ -186,17 +175,20 @@ class VectorStore:
         vectors = [_checked(query, model.dim, f"queries[{place}]") for place, query in enumerate(wanted.queries)]
         if wanted.exact and found.index.type != "FLAT":
             return await self._scan(found, vectors, wanted)
-        chosen = await self._chosen(found, wanted)
-        if chosen is None:
+        among: Selection = wanted.where
+        if self._compares(wanted.where) and not (
+            among := await self._matching(found, wanted.where, wanted.consistency)
+        ):
             return [[] for _ in vectors]
-        limit = min(wanted.top_k + 1, MAX_TOP_K)
-        results = await self._ask(found, vectors, limit, chosen, wanted)
+        most = self._backend.max_hits
+        limit = min(wanted.top_k + 1, most)
+        results = await self._ask(found, vectors, limit, among, wanted)
         for place, vector in enumerate(vectors):
             # One more than asked for was fetched. Where the cut goes through a tie, the ids must decide: fetch more.
             wider = limit
-            while _tied_at_cut(results[place], wanted.top_k, wider) and wider < MAX_TOP_K:
-                wider = min(wider * 2, MAX_TOP_K)
-                [results[place]] = await self._ask(found, [vector], wider, chosen, wanted)
+            while _tied_at_cut(results[place], wanted.top_k, wider) and wider < most:
+                wider = min(wider * 2, most)
+                [results[place]] = await self._ask(found, [vector], wider, among, wanted)
         return [sorted(hits, key=lambda each: each.place)[: wanted.top_k] for hits in results]
 
     async def close(self) -> None:
@@ -224,75 +216,51 @@ class VectorStore:
         where: Condition | None,
         with_vectors: bool,
         consistency: Consistency,
-    ) -> AsyncIterator[list[dict[str, Any]]]:
-        """Rows after the key `last`, in order, up to `size` at a time; a page may be empty where others follow."""
-        asked = "" if self._backend.is_lite else _expression(where)
-        while rows := await self.catalog.on(
-            found, self._backend.page, last, size, asked, fields(with_vectors), consistency.value
-        ):
-            last = rows[-1][KEY]
-            if where is not None and self._backend.is_lite:
-                rows = [each for each in rows if matches(where, attributes_of(each))]
-            yield rows
+    ) -> AsyncIterator[list[Record]]:
+        """Records after the id `last`, in order, up to `size` at a time; a page may be empty although others follow."""
+        comparing = self._compares(where)
+        asked = None if comparing else where
+        while records := await self.catalog.on(found, self._backend.page, last, size, asked, with_vectors, consistency):
+            last = records[-1].image_id
+            yield [record for record in records if matches(where, record.attributes)] if comparing else records
+
+    def _compares(self, where: Condition | None) -> TypeGuard[Condition]:
+        """Whether records are compared with the condition here, because the backend cannot."""
+        return where is not None and not self._backend.evaluates_filters
 
     async def _matching(self, found: VectorCollection, where: Condition, consistency: Consistency) -> list[str]:
         pages = self._pages(found, "", SCAN_PAGE, where, False, consistency)
-        return [each[KEY] async for rows in pages for each in rows]
-
-    async def _chosen(self, found: VectorCollection, wanted: Search) -> str | None:
-        """The expression for the rows among which to search; None where there are none."""
-        if wanted.where is None or not self._backend.is_lite:
-            return _expression(wanted.where)
-        image_ids = await self._matching(found, wanted.where, wanted.consistency)
-        return any_of(image_ids) if image_ids else None
+        return [record.image_id async for records in pages for record in records]
 
     async def _ask(
-        self, found: VectorCollection, vectors: Sequence[Vector], limit: int, chosen: str, wanted: Search
+        self, found: VectorCollection, vectors: Sequence[Vector], limit: int, among: Selection, wanted: Search
     ) -> list[list[Hit]]:
-        answers = await self.catalog.on(
-            found,
+        search = partial(
             self._backend.search,
-            list(vectors),
-            limit,
-            found.metric,
-            search_parameters(found.index.type, wanted.parameters or {}, limit),
-            chosen,
-            [ATTRIBUTES, VECTOR] if wanted.with_vectors else [ATTRIBUTES],
-            wanted.consistency.value,
+            metric=found.metric,
+            index_type=found.index.type,
+            parameters=wanted.parameters or {},
+            with_vectors=wanted.with_vectors,
+            consistency=wanted.consistency,
         )
-        return [[hit(each, found.metric, wanted.with_vectors) for each in rows] for rows in answers]
+        hits: list[list[Hit]] = await self.catalog.on(found, search, vectors, limit, among)
+        return hits
 
     async def _scan(self, found: VectorCollection, vectors: Sequence[Vector], wanted: Search) -> list[list[Hit]]:
         """Compares every vector, a page at a time, keeping the best of each query."""
         queries = np.stack(vectors)
         best: list[list[Hit]] = [[] for _ in vectors]
-        async for rows in self._pages(found, "", SCAN_PAGE, wanted.where, True, wanted.consistency):
-            if not rows:
+        async for records in self._pages(found, "", SCAN_PAGE, wanted.where, True, wanted.consistency):
+            if not records:
                 continue
-            scores = queries @ np.array([each[VECTOR] for each in rows], dtype=np.float32).T
-            for kept, row_scores in zip(best, scores, strict=True):
-                kept.extend(
-                    Hit(each[KEY], float(score), attributes_of(each), each[VECTOR] if wanted.with_vectors else None)
-                    for each, score in zip(rows, row_scores, strict=True)
-                )
+            scores = queries @ np.array([record.vector for record in records]).T
+            for kept, record_scores in zip(best, scores, strict=True):
+                for record, score in zip(records, record_scores, strict=True):
+                    vector = record.vector if wanted.with_vectors else None
+                    kept.append(Hit(record.image_id, float(score), record.attributes, vector))
                 kept.sort(key=lambda each: each.place)
                 del kept[wanted.top_k :]
         return best
-
-
-def search_parameters(index_type: str, given: dict[str, int], limit: int) -> dict[str, int]:
-    """Those of Milvus's parameters that the index has, with defaults that favour recall."""
-    if index_type == "HNSW":
-        return {"ef": max(given.get("ef", max(DEFAULT_EF, 2 * limit)), limit)}
-    if index_type in ("IVF_FLAT", "IVF_SQ8"):
-        return {"nprobe": given.get("nprobe", 16)}
-    if index_type == "DISKANN":
-        return {"search_list": max(given.get("search_list", 100), limit)}
-    return {}
-
-
-def _expression(where: Condition | None) -> str:
-    return "" if where is None else expression(where)
 
 
 def _tied_at_cut(hits: list[Hit], top_k: int, limit: int) -> bool:

@@ -1,4 +1,4 @@
-"""The image store while its database is paused, loses its connections, or has no room: errors in time, nothing lost."""
+"""The image store while its database is paused, loses its connections, or has a full disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RECOVERY_SECONDS = 10.0
 KILLS = 20
 NO_SUCH_THREAD = 1094
 ROOM_MIB = 400
-# What stays free for InnoDB to begin with.
+# Free space that InnoDB needs at its start.
 LEFT_MIB = 40
 FULL_SECONDS = 60.0
 PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -99,7 +99,7 @@ async def test_a_database_that_is_paused(mariadb: tuple[Server, str]) -> None:
             except aio.AioRpcError as error:
                 if error.code() not in PASSING or time.monotonic() - resumed > RECOVERY_SECONDS:
                     raise
-        # What was not acknowledged may be there or not.
+        # A write that was not acknowledged may be stored or not.
         assert {"before", "after"} <= await stored(stub)
 
 
@@ -133,7 +133,7 @@ async def test_connections_that_are_killed(mariadb: tuple[Server, str]) -> None:
         assert len(acknowledged) > len(failures)
         assert acknowledged <= await stored(stub)
         await asyncio.to_thread(kill_connections, port)
-        await put(stub, "after", noise(1))  # a connection is asked whether it stands before it is used
+        await put(stub, "after", noise(1))  # each connection is tested before it is used
         await asyncio.to_thread(kill_connections, port)
         assert "after" in await stored(stub)
 
@@ -152,7 +152,7 @@ def kill_connections(port: int) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of some hundred MiB."""
+    """A small file system for this test alone, of some hundred MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -180,7 +180,7 @@ async def test_a_disk_that_is_full(kind: str, small_disk: Path, tmp_path: Path) 
         fill(filler)
 
         def again() -> None:
-            """As a supervisor does: InnoDB ends itself where it finds no room for a page that it must write."""
+            """Restart the server, as a supervisor does: InnoDB ends itself if the disk has no space for a page."""
             assert server.child is not None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.child.wait(10)

@@ -1,4 +1,4 @@
-"""An import while every process is killed again and again: nothing acknowledged is lost, nothing is half there."""
+"""An import while every process is killed repeatedly: nothing acknowledged is lost, no image is in one store only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEXTS = ("一只猫", "红色的圆", "蓝色的方块", "两个人", "雪山")
 
 
 class Importer(threading.Thread):
-    """Imports until everything is acknowledged, now by one gateway, now by the other."""
+    """Import until everything is acknowledged, in turns through two gateways."""
 
     def __init__(self, gateways: list[Client], images: Mapping[str, bytes], pace: Callable[[int], None]) -> None:
         super().__init__(name="importer")
@@ -79,7 +79,7 @@ class Importer(threading.Thread):
 
 
 class Searcher(threading.Thread):
-    """Searches all the while, and asks for the bytes of each hit that has them."""
+    """Search all the time, and read the bytes of each hit."""
 
     def __init__(self, gateway: Client, images: Mapping[str, bytes], seed: int) -> None:
         super().__init__(name="searcher")
@@ -124,10 +124,10 @@ class Searcher(threading.Thread):
 
 
 def kill_all_over(system: Cluster, acknowledged: Callable[[], int], rng: random.Random) -> Iterator[str]:
-    """Kills a process at a time, at random moments of the import; every one of them before any twice."""
+    """Kill one process at a time, at random moments of the import. Each is killed once before any is killed again."""
     targets: list[str] = []
     for number in range(KILLS):
-        # The import is slowed down to the kills, so that it is under way at each of them.
+        # The import is slowed down, so that it is still running at each kill.
         while acknowledged() < IMAGES * number // (KILLS + 1):
             time.sleep(0.02)
         if not targets:
@@ -143,7 +143,7 @@ def kill_all_over(system: Cluster, acknowledged: Callable[[], int], rng: random.
 
 
 def everything(gateway: Client) -> list[bytes]:
-    """All that can be listed."""
+    """The ids of all images that can be listed."""
     found: list[bytes] = []
     token = ""
     while True:
@@ -156,7 +156,7 @@ def everything(gateway: Client) -> list[bytes]:
 
 
 def reconciled(gateway: Client, **options: bool) -> list[admin_pb2.ReconcileResponse]:
-    """The findings; asked for again as long as Milvus, which takes its time to load what it had, does not answer."""
+    """What reconcile finds. Asked again while Milvus loads its data and does not answer."""
     request = admin_pb2.ReconcileRequest(collection=COLLECTION, **options)
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
@@ -176,7 +176,7 @@ def test_an_import_survives_kills_of_every_process(tmp_path: Path, milvus: tuple
         kills: list[str] = []
 
         def pace(acknowledged: int) -> None:
-            """No faster than the kills come."""
+            """Items, delayed so that the import lasts as long as the kills."""
             while acknowledged >= IMAGES * (len(kills) + 1) // (KILLS + 1) and len(kills) < KILLS:
                 time.sleep(0.02)
                 acknowledged = len(importer.acknowledged)
@@ -210,7 +210,7 @@ def test_an_import_survives_kills_of_every_process(tmp_path: Path, milvus: tuple
 
 
 def check_every_image(system: Cluster, images: Mapping[str, bytes]) -> None:
-    """Each is found first by its own vector, and has its bytes."""
+    """Each image is the first hit of its own vector, and its bytes are stored."""
     model = system.gateways[0].collections.GetCollection(
         pb.GetCollectionRequest(collection=COLLECTION), timeout=CALL_SECONDS
     )

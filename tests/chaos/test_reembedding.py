@@ -1,4 +1,4 @@
-"""A collection under a new model, while it is searched and written to, and while the work is killed and begun again."""
+"""A collection gets a new model while it is searched and written to, and while the re-embedding is killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.servers import Server
 
 # `make chaos` takes 1,000.
 IMAGES = int(os.environ.get("WENTU_TEST_REEMBEDDED", "180"))
-# Of the demo's gallery, which the model understands; the rest is noise.
+# Images of the demo's gallery, which the model understands. The others are noise.
 KNOWN = 60
 COLLECTION = "again"
 CALL_SECONDS = 60.0
@@ -32,7 +32,7 @@ FIRST_PAUSE_SECONDS = 1.0
 
 
 def turned_model(folder: Path) -> Path:
-    """The demo model with both projections turned alike: another model, whose searches find the same."""
+    """The demo model with both projections rotated in the same way: another model with the same search results."""
     shutil.copytree(DEMO_FOLDER, folder)
     [path] = folder.glob("*.pt")
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -49,7 +49,7 @@ def turned_model(folder: Path) -> Path:
 
 
 class Searcher(threading.Thread):
-    """Searches all the while; every answer must name the same best image."""
+    """Search all the time. Each answer must name the same best image."""
 
     def __init__(self, gateway: Client, text: str, best: str) -> None:
         super().__init__(name="searcher")
@@ -75,7 +75,7 @@ class Searcher(threading.Thread):
 
 
 class Writer(threading.Thread):
-    """Adds, replaces and deletes all the while, and keeps what is acknowledged in a dict."""
+    """Add, replace and delete all the time, and keep what is acknowledged in a dict."""
 
     def __init__(self, gateway: Client, truth: dict[str, bytes]) -> None:
         super().__init__(name="writer")
@@ -140,7 +140,7 @@ def test_searches_and_writes_go_on_under_a_new_model(tmp_path: Path, milvus: tup
         time.sleep(FIRST_PAUSE_SECONDS)
         searcher = Searcher(first, text, found.hits[0].image_id)
         writer = Writer(first, dict(images))
-        for place in (1, 3):  # killed in the middle, each time a little further
+        for place in (1, 3):  # killed in the middle, each time a little later
             stream = second.admin.Reembed(admin_pb2.ReembedRequest(collection=COLLECTION), timeout=600)
             for _ in range(place):
                 assert not next(stream).committed

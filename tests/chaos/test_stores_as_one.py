@@ -1,4 +1,4 @@
-"""Random sequences of what users do, against a plain dict, on both pairs of stores."""
+"""Random sequences of user actions, compared with a plain dict, on both pairs of stores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def of_kind(kind: str) -> types_pb2.Filter:
 
 
 class StoresAsOne(RuleBasedStateMachine):
-    """The system beside the dict that it should be."""
+    """The system, and the dict that it must agree with."""
 
     data: Path
     flags: tuple[str, ...] = ()

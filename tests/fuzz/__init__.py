@@ -1,1 +1,1 @@
-"""What `make fuzz` is made of: messages from the contract's descriptors, and the judgement of the answers."""
+"""The parts of `make fuzz`: messages made from the contract's descriptors, and checks of the answers."""

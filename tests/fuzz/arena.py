@@ -1,4 +1,4 @@
-"""One fuzz of one system: the world, the other caller, the memory, and what was found."""
+"""One fuzz of one system: its data, the other caller, the memory of each service, and the faults found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW_SECONDS = 0.3
 
 @dataclass
 class Arena:
-    """What a fuzz keeps. Sizes are in MiB, times in seconds."""
+    """The state of one fuzz. Sizes are in MiB, times in seconds."""
 
     system: System
     world: World
@@ -39,16 +39,16 @@ class Arena:
     started: float = field(default_factory=time.time)
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     ends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    # By what is wrong and the method: the shortest request and its answer.
+    # (fault, method) -> the shortest request and its answer
     faults: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    # Clock times of start and end, and the request.
+    # (clock time of the start, of the end, request)
     slow: list[tuple[float, float, str]] = field(default_factory=list)
     spans: list[tuple[float, float, str]] = field(default_factory=list)
     peaks: dict[str, tuple[float, str]] = field(default_factory=dict)
     probed: dict[str, Any] = field(default_factory=dict)
 
     def attempt(self, attempt: Attempt) -> tuple[str, Outcome]:
-        """Makes the call; what is wrong with its answer, and the answer."""
+        """Make the call. Returns what is wrong with its answer (empty if nothing is), and the answer."""
         started = time.time()
         outcome = self.caller(attempt)
         self.calls[attempt.method.name] += 1
@@ -64,7 +64,7 @@ class Arena:
 
     @contextlib.contextmanager
     def method(self, method: Method) -> Iterator[None]:
-        """Notes when the method was tried, and the memory that its calls took."""
+        """Record when the method was tried, and the memory that its calls took."""
         started = time.time()
         for pid in self.pids.values():
             memory.reset_peak(pid)
@@ -76,19 +76,19 @@ class Arena:
                 self.peaks[name] = max(self.peaks.get(name, (0.0, "")), (memory.peak_mib(pid), method.name))
 
     def others(self) -> dict[str, Any]:
-        """Ends the other caller; what it saw, by the kind of its calls."""
+        """End the other caller. Returns what it saw, by kind of call."""
         if not self.probed:
             output, _ = self.probe.communicate(timeout=60)
             self.probed = json.loads(output)
         return self.probed
 
     def blamed(self, at: float, seconds: float) -> str:
-        """What ran then: the slow calls, or the method."""
+        """The slow calls that ran at that time, or the method that was tried."""
         calls = [request for start, end, request in self.slow if start < at + seconds and end > at]
         return "\n  ".join(calls[-2:] or [name for start, end, name in self.spans if start < at + seconds and end > at])
 
     def report(self) -> dict[str, Any]:
-        """For people who compare runs."""
+        """All figures of the run, for a comparison with other runs."""
         return {
             "stores": "embedded" if not self.system.flags else "served",
             "seconds": round(time.time() - self.started, 1),
@@ -118,7 +118,7 @@ class Arena:
 
 @contextlib.contextmanager
 def arena(system: System) -> Iterator[Arena]:
-    """Everything made, and the other caller at work."""
+    """An arena whose data is made and whose other caller runs."""
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(made(system))
         command = [sys.executable, "-m", "tests.fuzz.probe", str(system.port), GUARDED, TEXT]

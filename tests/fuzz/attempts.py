@@ -1,4 +1,4 @@
-"""What a client may send: valid, with one or two mistakes, random, no message at all, streams of any shape."""
+"""Everything that a client may send: valid messages, messages with mistakes, random or no messages, streams."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.fuzz.values import one_of_these
 from tests.fuzz.world import World
 
 SHOWN_CHARS = 700
-# A repeated field on the wire, far beyond what anybody sends: bytes of the whole message.
+# Sizes in bytes of messages with one field repeated far more often than any client needs.
 FLOODS = (100_000, 1_000_000, 8_000_000, 60_000_000)
 
 
 class Ending(enum.Enum):
-    """What the client does after its messages."""
+    """What the client does after it sent its messages."""
 
     WAITS = "waits for the answer"
     CANCELS = "cancels after its first messages"
@@ -34,7 +34,7 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """The bytes of a call. `wrong` says what is not as it should be: nothing in a valid call."""
+    """The bytes of a call. `wrong` names its mistakes. It is empty if the call is valid."""
 
     method: Method
     frames: tuple[bytes, ...]
@@ -47,7 +47,7 @@ class Attempt:
         return not self.wrong and self.ending is Ending.WAITS
 
     def __repr__(self) -> str:
-        """The method, what is wrong, and the messages as text, cut."""
+        """The method, the mistakes, and the messages as shortened text."""
         shown = "\n    ".join(_shown(self.method, each) for each in self.frames[:4])
         more = f"\n    and {len(self.frames) - 4} more" if len(self.frames) > 4 else ""
         wrong = "; ".join(self.wrong) or "nothing"
@@ -57,7 +57,7 @@ class Attempt:
 def _shown(method: Method, frame: bytes) -> str:
     size = f"({len(frame):,} bytes) "
     try:
-        # Of a large message only its bytes: printing takes longer than the call.
+        # Only the size of a large message is shown: printing it would take longer than the call.
         text = text_format.MessageToString(parsed(method.request, frame[:20_000]), as_one_line=True, as_utf8=True)
     except (DecodeError, UnicodeError):
         text = repr(frame[:200])
@@ -65,7 +65,7 @@ def _shown(method: Method, frame: bytes) -> str:
 
 
 class Target:
-    """A method, and what is made once for all of its attempts. Shown as its name: Hypothesis prints it often."""
+    """A method, with the data that all of its attempts share. Its repr is short, since Hypothesis prints it often."""
 
     def __init__(self, method: Method, world: World, floods: Sequence[int]) -> None:
         template = TEMPLATES.get(method.name)
@@ -103,7 +103,7 @@ def attempts(draw: st.DrawFn, target: Target) -> Attempt:
     return _ended(draw, method, frames, wrong, target.reasons)
 
 
-# Twice as many with wrong fields as of all others together.
+# Two thirds of the attempts have wrong fields.
 _WAYS = ("valid", *["spoiled"] * 14, "random", "random", "bytes", "damaged", "damaged", "flooded", "shaped")
 
 
@@ -125,7 +125,7 @@ def _ended(
 
 
 def _damaged(draw: st.DrawFn, frames: list[bytes]) -> tuple[list[bytes], list[str]]:
-    """Bytes of a message changed, left out or put in."""
+    """Change, remove or insert bytes of a message."""
     place = draw(st.integers(0, len(frames) - 1))
     data = frames[place]
     at = draw(st.integers(0, min(len(data), 4_000)))
@@ -134,7 +134,7 @@ def _damaged(draw: st.DrawFn, frames: list[bytes]) -> tuple[list[bytes], list[st
     return frames, ["damaged bytes"]
 
 
-# Wire types and the least values of fields that are not varints.
+# Wire types, with the smallest value of each type that is not a varint.
 _TEXT = (2, b"\0")
 _ITEMS = {
     FieldDescriptor.CPPTYPE_STRING: _TEXT,
@@ -145,7 +145,7 @@ _ITEMS = {
 
 
 def _flooded(draw: st.DrawFn, method: Method, frame: bytes, floods: Sequence[int]) -> tuple[bytes, list[str]]:
-    """A field repeated without end: on the wire, since a message of that size takes seconds to build."""
+    """A field repeated millions of times, as raw bytes: a message object of that size takes seconds to build."""
     field = draw(one_of_these(method.request.fields)) if method.request.fields else None
     wire_type, value = _ITEMS.get(field.cpp_type, (0, b"\1")) if field else _TEXT
     item = bytes([(field.number if field else 15) << 3 | wire_type]) + value
@@ -154,7 +154,7 @@ def _flooded(draw: st.DrawFn, method: Method, frame: bytes, floods: Sequence[int
 
 
 def _shaped(draw: st.DrawFn, frames: list[bytes]) -> tuple[list[bytes], list[str]]:
-    """A stream of another shape; also of methods that take one message: nothing holds a client to that."""
+    """A stream of another shape. Also for methods that take one message, since a client may send a stream to them."""
     shapes = {
         "no message": [],
         "the first message is missing": frames[1:],

@@ -10,15 +10,15 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from services.common.settings import MIB
+from services.common.limits import MIB
 from tests.fuzz.attempts import Attempt, Ending
 from tests.fuzz.contract import PORT_OFFSETS, parsed
 from tests.support.system import Refusal, System, refusal
 
-# A call that takes longer has failed, whatever it is.
+# A call that takes longer has failed.
 CALL_SECONDS = 20.0
-# grpc's asyncio server never answers a call that ends without the one message of its method, and no code of ours hears
-# of it: the client's deadline ends it.
+# If a unary call ends without its message, grpc's asyncio server never answers, and it runs no code of ours. Only the
+# client's deadline ends such a call.
 EMPTY_SECONDS = 0.2
 HURRY_SECONDS = 0.001
 ENDLESS_MESSAGES = 64
@@ -27,7 +27,7 @@ READ_ANSWERS = 50
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended: an error, or answers; and whether the client itself ended it."""
+    """How a call ended: with an error or with answers, and whether the client itself ended it."""
 
     error: Refusal | None
     answers: tuple[Message, ...]
@@ -56,7 +56,7 @@ class Caller:
             channel.close()
 
     def __call__(self, attempt: Attempt) -> Outcome:
-        """Every method is called as a stream: on the wire it is the same, and streams of any shape can be sent."""
+        """Call a method as a stream: on the wire a unary call looks the same, and any stream can be sent."""
         unheard = not attempt.frames and not attempt.method.takes_stream
         hurried = attempt.ending is Ending.HURRIES
         seconds = HURRY_SECONDS if hurried else EMPTY_SECONDS if unheard else CALL_SECONDS

@@ -1,4 +1,4 @@
-"""Every method of the contract, as the descriptors of `protos` tell them."""
+"""Every method of the contract, from the descriptors of `protos`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 
 import protos
 
-# The processes, and how far their ports are from the gateway's (cli/up.py).
+# Each process and the distance of its port from the gateway's port (cli/up).
 PORT_OFFSETS = {"gateway": 0, "encoder": 1, "retriever": 2, "imagestore": 3}
-# What these begin changes nothing. A method with any other name is taken to write.
+# Methods whose names begin with one of these only read. All other methods are assumed to write.
 _READS = ("Get", "List", "Search", "Batch", "Score", "Find", "Verify", "Export", "Encode", "Compare", "Read", "Count")
 
 
@@ -42,7 +42,7 @@ class Method:
 
 
 def methods() -> tuple[Method, ...]:
-    """All of them. The process is the one of the .proto file's name, else the gateway."""
+    """All methods. The .proto file's name names the process. If no process has that name, it is the gateway."""
     found = []
     for module in pkgutil.iter_modules(protos.__path__):
         if not module.name.endswith("_pb2"):

@@ -15,13 +15,13 @@ from tests.fuzz.values import one_of_these, scalars
 
 Place = tuple[Any, FieldDescriptor]
 COUNTS = (2, 65, 257, 1_001, 10_001)
-# Protobuf reads 100 messages inside each other; a level of a list or a filter is two or three.
+# Protobuf parses at most 100 nested messages. One level of a list or filter takes two or three of them.
 DEPTHS = (2, 9, 17, 24, 33, 48, 95)
 MAX_BYTES = 4 * 1024 * 1024
 
 
 def spoil(draw: st.DrawFn, message: Any, texts: tuple[str, ...]) -> str:
-    """Changes `message` in one place; says what was done."""
+    """Change `message` in one place. Returns a description of the change."""
     places = list(_places(message))
     if not places:
         return "nothing to make wrong"
@@ -31,7 +31,7 @@ def spoil(draw: st.DrawFn, message: Any, texts: tuple[str, ...]) -> str:
 
 
 def _places(message: Any) -> Iterator[Place]:
-    """Every field of the message and of the messages in it, set or not: an unset one may be another of a oneof."""
+    """Every field of the message and of the messages in it, also unset ones, since they may belong to a oneof."""
     for field in message.DESCRIPTOR.fields:
         yield message, field
     for field, value in message.ListFields():
@@ -76,7 +76,7 @@ def _spoil_item(draw: st.DrawFn, items: Any, field: FieldDescriptor, texts: tupl
 
 
 def _repeat(items: Any, times: int) -> int:
-    """Repeats the items, as often as the size allows."""
+    """Repeat the items as often as the size allows."""
     first = list(items)
     size = sum(each.ByteSize() if hasattr(each, "ByteSize") else len(str(each)) + 2 for each in first)
     times = max(2, min(times, MAX_BYTES // max(1, size)))
@@ -85,14 +85,14 @@ def _repeat(items: Any, times: int) -> int:
 
 
 def loop(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
-    """The fields that lead from a type back to itself; empty if none do."""
+    """The path of fields that leads from a type back to itself. Empty if there is none."""
     ways: list[tuple[Descriptor, tuple[FieldDescriptor, ...]]] = [(descriptor, ())]
     seen = set()
     while ways:
         at, way = ways.pop(0)
         for field in at.fields:
             inner = field.message_type
-            if inner is not None and is_map(field):  # entered by a key: its next type is that of its values
+            if inner is not None and is_map(field):  # a map: go on with the type of its values
                 inner = inner.fields_by_name["value"].message_type
             if inner is None:
                 continue
@@ -105,7 +105,7 @@ def loop(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
 
 
 def _nest(parent: Any, field: FieldDescriptor, depth: int) -> int:
-    """Puts the field's value inside itself; returns how deep it came."""
+    """Nest the field's value inside itself. Returns the depth that was reached."""
     assert field.message_type is not None
     way = loop(field.message_type)
     wanted = new_message(field.message_type)

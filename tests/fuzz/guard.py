@@ -1,4 +1,4 @@
-"""All that is stored of a collection, to be compared before and after."""
+"""The whole content of a collection, for a comparison before and after."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support.system import CALL_SECONDS, System
 
 
 def contents(system: System, collection: str) -> dict[str, tuple[bytes, bytes]]:
-    """By id: what is known of the image with its attributes and its vector, serialized, and its bytes."""
+    """Image id -> (its details, attributes and vector, serialized; its bytes)."""
     listed = system.client.images.ListImages(
         pb.ListImagesRequest(collection=collection, page_size=1000), timeout=CALL_SECONDS
     ).images

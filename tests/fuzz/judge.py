@@ -1,4 +1,4 @@
-"""Whether an answer is right: what no request whatever may bring about."""
+"""Decides whether an answer is acceptable. It names what no request may cause."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from tests.fuzz.messages import is_map
 from tests.support.system import Refusal
 
 REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()[1:])
-# A caller cannot be the cause of these.
+# A caller can never be the cause of these codes.
 NEVER = frozenset({"UNKNOWN", "INTERNAL", "DATA_LOSS"})
 MESSAGE_CHARS = 2_000
-# What tells of the service's inside.
+# gRPC itself refuses a message beyond the limit of the transport. No code of ours runs then, so it has no details.
+BEYOND_TRANSPORT = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")
+# Text that shows internals of the service.
 INSIDE = re.compile(
     r"Traceback|File \"|\.py\b|\b0x[0-9a-f]{6}|[A-Za-z]+(?:Error|Exception)\b|site-packages|<class |<Message|_pb2"
     r"|(?:^|[\s'\"(])/(?:root|home|tmp|usr|var|work|data|opt|proc)/|milvus\.db|images\.db|grpc_status|pymilvus|sqlalchemy"
@@ -28,7 +30,7 @@ INSIDE = re.compile(
 
 
 def judge(attempt: Attempt, outcome: Outcome) -> str:
-    """What is wrong with the answer, in words that are the same for the same kind of fault; empty if nothing is."""
+    """What is wrong with the answer, in the same words for the same kind of fault. Empty if nothing is wrong."""
     if outcome.error is not None and not outcome.cut_by_client:
         problem = _of_status(attempt, outcome.error)
         if problem:
@@ -48,6 +50,8 @@ def _of_status(attempt: Attempt, error: Refusal) -> str:
         return "no answer in time"
     if error.code is grpc.StatusCode.UNAVAILABLE and not (error.reason == "OVERLOADED" and error.retry):
         return f"UNAVAILABLE {error.reason} for what the caller did"
+    if code == "RESOURCE_EXHAUSTED" and (sizes := BEYOND_TRANSPORT.fullmatch(error.message)):
+        return "" if int(sizes[1]) > int(sizes[2]) else "a message within the limit is refused as too large"
     if error.domain != "wentu" or error.reason not in REASONS:
         return f"{code} without ErrorInfo"
     # A message that cannot be parsed, or that is refused before it is, has no field that could be named.

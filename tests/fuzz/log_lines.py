@@ -1,4 +1,4 @@
-"""What the services wrote into their logs meanwhile: lines of JSON, and no error, since nothing but calls happened."""
+"""Checks the services' logs: each line is JSON, and none is an error, since callers cannot cause one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ends(system: System) -> dict[str, int]:
 
 
 def complaints(system: System, begins: dict[str, int]) -> dict[str, tuple[int, str]]:
-    """How often each kind of line was written that should not be, and the first of them."""
+    """Each kind of line that should not be there, with its count and its first example."""
     found: dict[str, tuple[int, str]] = {}
     for name, begin in begins.items():
         for line in _path(system, name).read_bytes()[begin:].decode(errors="replace").splitlines():

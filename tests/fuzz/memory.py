@@ -22,12 +22,12 @@ def pids(system: System) -> dict[str, int]:
 
 
 def resident_mib(pid: int) -> float:
-    """What it holds now."""
+    """The resident memory of a process now, in MiB."""
     return _mib(pid, "VmRSS")
 
 
 def peak_mib(pid: int) -> float:
-    """The most that it held since the last reset_peak."""
+    """The largest resident memory since the last reset_peak, in MiB."""
     return _mib(pid, "VmHWM")
 
 

@@ -1,4 +1,4 @@
-"""Random messages of any type, of bounded size: they need no template, so that a new method has them at once."""
+"""Random messages of any type and of bounded size. They need no template, so a new method is covered at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def random_message(draw: st.DrawFn, descriptor: Descriptor, texts: tuple[str, ..
 
 
 def fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, texts: tuple[str, ...], depth: int) -> None:
-    """Puts random values into a field; messages below `depth` stay empty."""
+    """Put random values into a field. Messages deeper than `depth` stay empty."""
     if is_map(field):
         _fill_map(draw, message, field, texts, depth)
     elif field.is_repeated:
@@ -43,7 +43,7 @@ def fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, texts: tuple[str
 def put(message: Any, field: FieldDescriptor, value: Any) -> None:
     """Sets a field that is not repeated."""
     if field.message_type:
-        # Set, though it may be empty.
+        # The field counts as set, although the message may be empty.
         getattr(message, field.name).SetInParent()
         getattr(message, field.name).CopyFrom(value)
     else:
@@ -63,7 +63,7 @@ def _values(draw: st.DrawFn, field: FieldDescriptor, texts: tuple[str, ...], dep
 
 
 def _fill_map(draw: st.DrawFn, message: Any, field: FieldDescriptor, texts: tuple[str, ...], depth: int) -> None:
-    """Maps of text to messages: the attributes' form, and the only one in the contract."""
+    """Fill a map from text to messages. The contract has only this kind of map, for attributes."""
     assert field.message_type is not None
     key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
     assert value.message_type is not None

@@ -22,7 +22,7 @@ from protos import search_pb2_grpc
 from tests.fuzz.contract import PORT_OFFSETS
 
 EVERY_SECONDS = 0.1
-# Long enough to tell how late an answer was.
+# Long enough to measure how late a late answer is.
 PATIENCE_SECONDS = 30.0
 KEPT = 20
 

@@ -1,7 +1,6 @@
-"""Valid requests of every method. Each is a list of messages: one, or those of a stream.
+"""Valid requests of every method. Each request is a list of messages: one message, or those of a stream.
 
-A method without a template fails a test: write one here, next to its neighbours. Whatever it writes goes to SCRATCH,
-DIRECT, REBUILT or the names of MADE.
+A test fails if a method has no template. Requests may write only to SCRATCH, DIRECT, REBUILT and the names of MADE.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ IMAGE_MISSING, UNDER_WAY, OTHER_MODEL = "IMAGE_NOT_FOUND", "WRITE_UNDER_WAY", "M
 class Template:
     """Valid requests of a method.
 
-    `reasons` are the refusals that a valid request may meet, because of what was written before it. `share` is the part
-    of the examples that the method gets: less than 1 if one takes long.
+    `reasons` are refusals that a valid request may get because of earlier writes. `share` is the part of the examples
+    that the method gets: less than 1 if one call takes long.
     """
 
     make: Callable[[World], Requests]

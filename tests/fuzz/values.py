@@ -1,4 +1,4 @@
-"""Values of single fields: plain ones, and those that broke something somewhere."""
+"""Values of single fields: plain values, and values that broke some system before."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ODD_FLOATS = (0.0, -0.0, 1.0, -1.0, 2.0, -11.0, float("nan"), float("inf"), floa
 
 @cache
 def odd_bytes() -> tuple[bytes, ...]:
-    """Image bytes that are not as they should be."""
+    """Image bytes that are damaged or too large."""
     good = noise(1)
     animated = io.BytesIO()
     Image.new("P", (1, 1)).save(animated, "GIF")
@@ -72,11 +72,11 @@ def odd_bytes() -> tuple[bytes, ...]:
 
 
 def scalars(field: FieldDescriptor, texts: tuple[str, ...]) -> st.SearchStrategy[Any]:
-    """Values of a field that is not a message. `texts` are those that mean something to the system at hand."""
+    """Values of a field that is not a message. `texts` are names and tokens that exist in the system under test."""
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_STRING:
         if field.type == FieldDescriptor.TYPE_BYTES:
-            # The last two are large: less often.
+            # The last two are large, so they are drawn less often.
             *small, first, second = odd_bytes()
             large = one_of_these((*small, first, *small, *small, second))
             return st.one_of(one_of_these(small), one_of_these(small), st.binary(max_size=64), large)
@@ -97,5 +97,5 @@ def scalars(field: FieldDescriptor, texts: tuple[str, ...]) -> st.SearchStrategy
 
 
 def one_of_these(values: Sequence[Any]) -> st.SearchStrategy[Any]:
-    """st.sampled_from, which prints all of its values whenever it is shown."""
+    """As st.sampled_from, whose repr prints all values each time."""
     return st.integers(0, len(values) - 1).map(lambda place: values[place])

@@ -1,4 +1,4 @@
-"""What the fuzz's messages speak of: collections made for it, their images, vectors and page tokens."""
+"""The data that the fuzz's messages name: collections made for it, their images, vectors and page tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fuzz.contract import PORT_OFFSETS
 from tests.support.images import drawn, encoded, gallery, noise
 from tests.support.system import CALL_SECONDS, System
 
-# Only read: what is in it must not change.
+# Only read. Its content must not change.
 GUARDED = "fuzz_guarded"
 # Written to.
 SCRATCH, DIRECT, REBUILT = "fuzz_scratch", "fuzz_direct", "fuzz_rebuilt"
@@ -42,7 +42,7 @@ def images() -> tuple[bytes, ...]:
 
 @dataclass(frozen=True)
 class World:
-    """The facts that valid messages need."""
+    """The names and values that valid messages need."""
 
     model: types_pb2.ModelFingerprint
     vector: types_pb2.Embedding
@@ -55,9 +55,10 @@ class World:
     snapshot: tuple[admin_pb2.SnapshotChunk, ...]
 
     def texts(self, writes: bool) -> tuple[str, ...]:
-        """Names and tokens that mean something here.
+        """Names and tokens that exist in this system.
 
-        A method that writes must not hear of the guarded collection; nor, if it removes, of what others write to.
+        A method that writes never gets the guarded collection. A method that removes never gets a collection that
+        others write to.
         """
         tokens = (self.image_token, self.blob_token, self.vector_token, self.collection_token)
         names = (MADE[0], "fuzz_missing", *(() if writes else (GUARDED, SCRATCH, DIRECT)))
@@ -69,7 +70,7 @@ def attributes(place: int) -> dict[str, Any]:
 
 
 def fill(system: System, collection: str, count: int) -> tuple[str, ...]:
-    """Adds images with attributes to a collection; their ids."""
+    """Add images with attributes to a collection. Returns their ids."""
     requests = [pb.AddImagesRequest(options=pb.AddImagesOptions(collection=collection))]
     for place, each in enumerate(gallery()[:count]):
         upload = types_pb2.ImageUpload(image_id=f"image {place}", data=each.data)

@@ -1,4 +1,4 @@
-"""The batcher and the encoder's server under crowds, overload, and callers who leave."""
+"""The batcher and the encoder's server under many callers, overload, and callers that cancel."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KILLS = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptio
 
 @dataclass
 class Device:
-    """Something to batch for: gives each number as its own vector, and can be held up."""
+    """A batch function whose vector of a number is that number. A test can make it wait."""
 
     def __post_init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -131,7 +131,7 @@ async def test_a_caller_whose_turn_would_come_too_late_is_refused_at_once() -> N
         await begun(device)
         await asyncio.sleep(0.3)
         device.go_on.set()
-        await started  # 0.3 s an item
+        await started  # 0.3 s per item
         device.go_on.clear()
         device.begun.clear()
         waiting = ask(batcher, 2, 3)
@@ -150,7 +150,7 @@ async def test_nobody_is_made_late_by_those_that_share_the_batch() -> None:
         await begun(device)
         await asyncio.sleep(0.3)
         device.go_on.set()
-        await started  # 0.3 s an item
+        await started  # 0.3 s per item
         device.go_on.clear()
         device.begun.clear()
         first = ask(batcher, 2)
@@ -227,7 +227,7 @@ async def test_those_of_a_dead_worker_are_told() -> None:
 
 
 def kill_thread(name: str) -> None:
-    """Ends the threads whose names begin so, the next time that they run Python code."""
+    """End the threads whose names begin with `prefix`, when they next run Python code."""
     found = [thread for thread in threading.enumerate() if thread.name.startswith(name)]
     assert found
     for thread in found:
@@ -237,7 +237,7 @@ def kill_thread(name: str) -> None:
         assert raised == 1
 
 
-# Through a server, started as `python -m services.encoder` starts it.
+# The tests below use a server that is started as `python -m services.encoder` starts it.
 
 
 @dataclass
@@ -253,7 +253,7 @@ class Served:
         return self.encoder.EncodeImages(pb.EncodeImagesRequest(images=images), **options)
 
     def metric(self, line: str) -> float:
-        """The value of a line of the metrics page."""
+        """The value of one line of the metrics page."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
             found = [each for each in page.read().decode().splitlines() if each.startswith(line + " ")]
         return float(found[0].split()[-1]) if found else 0.0
@@ -288,7 +288,7 @@ async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
 
 
 async def test_ten_thousand_callers_who_leave_leave_nothing_behind(tmp_path: Path) -> None:
-    """Cancelled at random moments; those who stay get their own vectors."""
+    """Callers cancel at random moments. The others get the vectors of their own inputs."""
     seeded = random.Random(7)
     words = "红黄蓝绿黑白大小老新" + "狗猫鸟鱼花树山水车船"
     async with serving(
@@ -297,7 +297,7 @@ async def test_ten_thousand_callers_who_leave_leave_nothing_behind(tmp_path: Pat
         sentences = ["".join(seeded.choices(words, k=seeded.randint(1, 30))) for _ in range(40)]
         wanted = {each: vector(await served.texts(each)) for each in sentences}
         image = encoded(drawn(200, 150), "JPEG")
-        await asyncio.gather(*(served.images(image) for _ in range(20)))  # every thread has been needed once
+        await asyncio.gather(*(served.images(image) for _ in range(20)))  # by now every thread exists
         await asyncio.sleep(0.1)
         tasks, threads = len(asyncio.all_tasks()), threading.active_count()
         leavers, stayers = 0, []
@@ -328,7 +328,7 @@ async def test_ten_thousand_callers_who_leave_leave_nothing_behind(tmp_path: Pat
 
 
 async def test_no_neighbour_is_harmed(tmp_path: Path) -> None:
-    """Good images beside broken ones, beside a caller who leaves and one who is late, all at once."""
+    """Good images, broken images, a caller that cancels and one whose deadline passes, all at once."""
     good = [image.data for image in gallery()[:6]]
     jpeg = encoded(drawn(400, 300), "JPEG")
     bad = [jpeg[: len(jpeg) // 2], b"", huge_png()]
@@ -363,7 +363,7 @@ async def test_a_dead_worker_shows_within_a_second(tmp_path: Path, thread: str) 
         kill_thread(thread)
         calls = [served.texts(f"第{number}个", timeout=5) for number in range(4)]
         calls += [served.images(gallery()[1].data, timeout=1) for _ in range(4)]
-        for call in calls:  # what wakes the thread, so that it dies
+        for call in calls:  # wakes the thread, so that it ends
             call.add_done_callback(lambda _: None)
         killed = time.monotonic()
         while await served.health() == "SERVING":
@@ -393,7 +393,7 @@ async def test_overload_is_refused_quickly_and_with_advice(tmp_path: Path) -> No
 
 
 async def test_an_import_does_not_starve_texts_nor_texts_an_import(tmp_path: Path) -> None:
-    """The policy: each tower has a queue and a worker of its own, and the processor's scheduler shares the cores."""
+    """Each tower has its own queue and worker. The operating system's scheduler shares the cores."""
     images = [image.data for image in gallery()[:64]]
     async with serving(tmp_path, text_cache=0) as served:
         stop = False

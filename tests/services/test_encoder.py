@@ -107,7 +107,7 @@ async def encoder_of(checkpoint: Checkpoint, engine: Engine, **settings: Any) ->
 
 
 def cosines(one: Any, two: Any) -> npt.NDArray[Any]:
-    """Of the rows of two arrays of unit vectors."""
+    """Cosines, row by row, of two arrays of unit vectors."""
     products: npt.NDArray[Any] = (np.array(one) * np.array(two)).sum(axis=1)
     return products
 
@@ -124,7 +124,7 @@ async def test_parity_with_cn_clip_alone_and_among_others(
     images: list[bytes],
     reference: tuple[npt.NDArray[Any], ...],
 ) -> None:
-    """The figures of cn_clip, and the same ones whoever shares the batch."""
+    """The vectors equal cn_clip's, whatever else is in the batch."""
     if precision == "bf16" and not can_compute(ov.Core(), "bf16"):
         with pytest.raises(ModelError, match="this processor does not compute in it"):
             make_engine(checkpoint, kind, precision, converted)
@@ -169,14 +169,14 @@ def is_image(each: EncodedImage | InvalidField) -> TypeGuard[EncodedImage]:
 
 
 def plain_capture(tower: Tower, inputs: Tensor) -> Callable[[], Tensor]:
-    """What a CUDA graph does, without one: runs the tower on the same memory again."""
+    """Stands for a CUDA graph: runs the tower again on the same memory."""
     return lambda: tower(inputs)
 
 
 @pytest.mark.parametrize("checkpoint", ["demo", "RN50"], indirect=True)
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_path_of_cuda_on_a_cpu(checkpoint: Checkpoint, precision: str) -> None:
-    """All that is not CUDA's own: static shapes, rows of padding, fused attention, channels_last, weights in bf16."""
+    """The parts of the CUDA engine that a CPU can run: static shapes, padding, fused attention, channels_last, bf16."""
     engine = TorchEngine(checkpoint, "cpu", precision, 2, capture=plain_capture)
     plain = load_module(checkpoint)
     rng = np.random.default_rng(0)
@@ -191,7 +191,7 @@ def test_the_path_of_cuda_on_a_cpu(checkpoint: Checkpoint, precision: str) -> No
         (scaled, engine.encode_images, pixels),
     ]
     for wanted, encode, inputs in encoders:
-        for count in (5, 3, 1, 4):  # a smaller batch after a larger one has leftovers in its padding
+        for count in (5, 3, 1, 4):  # after a larger batch, the padding of a smaller one holds old data
             got = encode(inputs[:count])
             assert got.shape[0] == count
             assert cosines(got, unit(wanted[:count])).min() >= MIN_COSINE[precision]
@@ -217,7 +217,7 @@ QUOTED = ["“红色的苹果”", "“”", "他说：“下雨了”", "“App
 
 
 async def test_predictions_are_chinese_clips(converted: Path) -> None:
-    """Line for line: the ten best of each text, by its features and by ours, texts with curly quotes among them.
+    """The ten best images of each text are the same by cn_clip's features and by ours, also with curly quotes.
 
     The oracle is Chinese-CLIP's own way: its data code's cleaning, tokenizer, transform and module, eager, in fp32.
     """
@@ -253,7 +253,7 @@ async def test_a_text_asked_again_is_not_computed_again(encoder: Encoder) -> Non
 
 
 async def test_odd_images_become_what_they_show(encoder: Encoder) -> None:
-    """The same drawing in every form has nearly the same vector; the rotated one is turned upright."""
+    """One drawing in every format has nearly the same vector. EXIF orientation is applied."""
     plain, turned = await encoder.encode_images([encoded(drawn()), encoded(drawn().rotate(-90, expand=True))])
     assert isinstance(plain, EncodedImage)
     assert isinstance(turned, EncodedImage)

@@ -1,4 +1,4 @@
-"""Filters: what they choose, on both stores, against a plain evaluation; and that no value escapes its place."""
+"""Filters on both vector stores agree with a plain evaluation, and no value is read as part of an expression."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODEL = types.ModelFingerprint(name="m", dim=2, checkpoint_sha256="a" * 64, prep
 STRONG = types.CONSISTENCY_STRONG
 # `make chaos` tries 10,000.
 FILTERS = int(os.environ.get("WENTU_TEST_FILTERS", "250"))
-# What ends a literal, a path or a statement somewhere.
+# Characters that end a literal, a path or a statement in some language.
 HOSTILE = (
     '" or image_id != "',
     '"] == 1 or attributes["',
@@ -111,7 +111,7 @@ def wire(value: Any) -> types.FilterValue:
 
 
 def random_filter(rng: random.Random, stored: list[dict[str, Any]], depth: int = 0) -> types.Filter:
-    """Half of the names and values are those of a stored image, so that filters choose some."""
+    """Half of the names and values come from a stored image, so that filters match some images."""
     example = rng.choice(stored)
     name = rng.choice(list(example)) if example and rng.random() < 0.7 else rng.choice(NAMES)
     value = example.get(name)
@@ -142,7 +142,7 @@ def random_filter(rng: random.Random, stored: list[dict[str, Any]], depth: int =
 
 
 def plain(value: types.FilterValue) -> tuple[str, Any]:
-    """Type and value."""
+    """The type and value of an attribute."""
     kind = value.WhichOneof("kind")
     found = getattr(value, str(kind))
     return ("number", float(found)) if kind in ("int_value", "double_value") else (str(kind).partition("_")[0], found)
@@ -156,7 +156,7 @@ def typed(value: Any) -> tuple[str, Any]:
 
 
 def holds(condition: types.Filter, attributes: dict[str, Any]) -> bool:
-    """The contract's words, evaluated."""
+    """Evaluate a filter as the contract describes it."""
     kind = condition.WhichOneof("condition")
     if kind == "all":
         return all(holds(each, attributes) for each in condition.all.filters)
@@ -367,7 +367,7 @@ def test_a_bad_filter_is_refused_by_its_field(message: types.Filter, field: str,
 
 
 def deep_and_wide() -> types.Filter:
-    """All and any in turns, 16 deep, 999 conditions, and true where "a" is 1."""
+    """A filter of 999 conditions, 16 levels of all and any in turns. It matches if "a" is 1."""
     true, false = (types.FilterValue(double_value=value) for value in (1.0, 2.0))
     inner = types.Filter(equals=types.EqualsCondition(attribute="a", value=true))
     for level in range(15):

@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, make_url, text
 from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc, types_pb2
 from services.common.channels import open_channel
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests.support import servers
@@ -127,7 +127,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(database: s
         connection.execute(text("ALTER TABLE images DROP COLUMN attributes"))
         connection.execute(text("ALTER TABLE images DROP COLUMN revision"))
         connection.execute(text("DROP TABLE creations"))
-        connection.execute(text("DELETE FROM images WHERE collection <> 'first'"))  # creations of other tests
+        connection.execute(text("DELETE FROM images WHERE collection <> 'first'"))  # other tests made other creations
         connection.execute(text("UPDATE wentu_schema_version SET version_num = '0001'"))
     engine.dispose()
     async with serving(database) as stub:
@@ -220,7 +220,7 @@ async def test_thumbnails_are_made_once_and_go_with_their_content(stub: Stub) ->
 
 
 async def test_writers_side_by_side_lose_no_bytes(stub: Stub) -> None:
-    """The same contents put and deleted under many ids at once: whatever id is left has its bytes."""
+    """The same contents are put and deleted under many ids at once. Each id that remains has its bytes."""
     contents = [noise(seed, 16) for seed in range(3)]
 
     async def writer(number: int) -> None:
@@ -255,7 +255,7 @@ async def test_a_revision_is_of_one_write(stub: Stub) -> None:
 
 
 async def test_what_is_dropped_stays_dropped(stub: Stub) -> None:
-    """Puts into a creation run beside its drop: none of them leaves anything, and the next creation is untouched."""
+    """Puts run while their creation is dropped. They leave nothing behind, and the next creation is not changed."""
     old, new = (f"C{number:032x}" for number in (secrets.randbits(128), secrets.randbits(128)))
     refused = 0
 
@@ -336,12 +336,12 @@ async def test_partitions_as_the_readme_has_them(tmp_path: Path, project: Path) 
 
 
 async def test_a_image_beyond_max_allowed_packet(tmp_path: Path) -> None:
-    """It is refused with the figure, before it is sent; the connection stays usable."""
+    """The statement is refused before it is sent, the message names the size, and the connection stays usable."""
     with servers.mariadb(tmp_path, "--max-allowed-packet=1M") as address:
         settings = ImageStoreSettings(port=0, database=SecretStr(address), shutdown_grace_seconds=0)
         async with running(settings) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
-            for size in (1_200_000, 600_000):  # a statement writes bytes as hexadecimal digits: two for one
+            for size in (1_200_000, 600_000):  # a statement writes each byte as two hexadecimal digits
                 with pytest.raises(aio.AioRpcError) as caught:
                     await put(stub, big=os.urandom(size))
                 refused = refusal(caught.value)

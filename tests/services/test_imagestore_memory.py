@@ -1,4 +1,4 @@
-"""What the image store holds in memory at once is bounded, whatever it is asked for."""
+"""The memory of the image store is bounded for every request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grpc import aio
 from PIL import Image
 
 from protos import imagestore_pb2 as pb
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.imagestore.thumbnails import make_thumbnail
 from tests.services.test_imagestore import put, serving
 from tests.support.images import drawn, encoded
@@ -40,7 +40,7 @@ async def test_an_id_that_is_repeated_is_answered_once(database: str) -> None:
 
 
 async def test_attributes_count_as_bytes_of_an_answer(database: str) -> None:
-    """300 KB of JSON that are 1.3 MB of a message."""
+    """300 KB of JSON, which become a message of 1.3 MB."""
     async with serving(database, max_message_bytes=2 * MIB) as stub:
         ids = [str(number) for number in range(25)]
         blobs = [pb.BlobUpload(image_id=image_id, data=b"x") for image_id in ids]
@@ -63,16 +63,16 @@ async def test_answers_wait_for_memory_and_give_it_back(database: str) -> None:
         images = {name: os.urandom(15 * MIB) for name in "ab"}
         await put(stub, **images)
         stalled = stub.ReadBlob(pb.ReadBlobRequest(collection="c", image_id="a"))
-        await anext(aiter(stalled))  # nobody reads the rest
+        await anext(aiter(stalled))  # the caller does not read the rest
         request = pb.GetBlobsRequest(collection="c", image_ids=["b"], include_data=True)
         with pytest.raises(aio.AioRpcError) as caught:
             await stub.GetBlobs(request)
         found = refusal(caught.value)
         assert (found.code, found.reason, found.retry) == (grpc.StatusCode.UNAVAILABLE, "OVERLOADED", True)
         assert "20,971,520 bytes" in found.message
-        await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=["b"]))  # without bytes it needs none
+        await stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=["b"]))  # takes no share
         stalled.cancel()
-        for _ in range(3):  # each gives back what it held
+        for _ in range(3):  # each call returns its share
             answers = await asyncio.gather(
                 *(stub.GetBlobs(pb.GetBlobsRequest(collection="c", image_ids=[i], include_data=True)) for i in "ab")
             )
@@ -111,7 +111,7 @@ def test_thumbnails_claim_what_they_decode() -> None:
         "PNG RGB": (encoded(drawn(1600, 1200)), 8),
         "PNG RGBA": (encoded(drawn(1600, 1200).convert("RGBA")), 8),
         "PNG P": (encoded(drawn(1600, 1200).quantize(16)), 16),
-        "JPEG": (encoded(drawn(1600, 1200), "JPEG"), 8 / 4),  # decoded at half of its size
+        "JPEG": (encoded(drawn(1600, 1200), "JPEG"), 8 / 4),  # decoded at half size
         "JPEG in passes": (encoded(drawn(1600, 1200), "JPEG", progressive=True), 8 / 4 + 6),
         "WEBP": (encoded(drawn(1600, 1200), "WEBP"), 20),
     }

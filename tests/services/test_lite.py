@@ -25,20 +25,19 @@ from services.common.fingerprint import Fingerprint
 from services.retriever.__main__ import running
 from services.retriever.milvus import lite
 from services.retriever.milvus.lite import Lite
-from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR, any_of
-from services.retriever.records import Index, Metric, VectorCollection
+from services.retriever.records import Consistency, Index, Metric, Record, VectorCollection
 from services.retriever.settings import RetrieverSettings
 from services.retriever.store import VectorStore
 
-STRONG = "Strong"
-# Lite leaves the files of a failed flush open.
+STRONG = Consistency.STRONG
+# Lite does not close the files of a failed flush.
 leaves_files_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 MODEL = Fingerprint("x", 4, "a" * 64, 1)
 
 
-def rows(start: int, count: int, dim: int = 4) -> list[dict[str, Any]]:
+def records(start: int, count: int, dim: int = 4) -> list[Record]:
     vector = np.full(dim, dim**-0.5, np.float32)
-    return [{KEY: f"{number:05}", VECTOR: vector, ATTRIBUTES: {}} for number in range(start, start + count)]
+    return [Record(f"{number:05}", vector, {}) for number in range(start, start + count)]
 
 
 async def created(path: Path, dim: int = 4) -> Lite:
@@ -48,7 +47,7 @@ async def created(path: Path, dim: int = 4) -> Lite:
 
 
 async def test_a_read_waits_for_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flush is held where what was in memory is no more there and its file not yet."""
+    """The flush is stopped at the moment when the rows have left memory and are not yet in a file."""
     from milvus_lite.engine import collection
 
     new_log, in_between, go_on = collection.WAL, threading.Event(), threading.Event()
@@ -59,15 +58,26 @@ async def test_a_read_waits_for_the_flush(tmp_path: Path, monkeypatch: pytest.Mo
         return new_log(**arguments)
 
     backend = await created(tmp_path)
-    await backend.upsert("c", rows(0, 3))
+    await backend.upsert("c", records(0, 3))
     monkeypatch.setattr(collection, "WAL", slow)
     flushing = asyncio.create_task(backend.flush("c"))
     assert await asyncio.to_thread(in_between.wait, 10)
-    query = [rows(0, 1)[0][VECTOR]]
-    count = asyncio.create_task(backend.count("c", "", STRONG))
-    one = asyncio.create_task(backend.query("c", any_of(["00001"]), [KEY], STRONG))
-    page = asyncio.create_task(backend.page("c", "", 10, "", [KEY], STRONG))
-    search = asyncio.create_task(backend.search("c", query, 9, Metric.INNER_PRODUCT, {}, "", [ATTRIBUTES], STRONG))
+    count = asyncio.create_task(backend.count("c", None, STRONG))
+    one = asyncio.create_task(backend.fetch("c", ["00001"], False, STRONG))
+    page = asyncio.create_task(backend.page("c", "", 10, None, False, STRONG))
+    search = asyncio.create_task(
+        backend.search(
+            "c",
+            [np.full(4, 0.5, np.float32)],
+            9,
+            None,
+            metric=Metric.INNER_PRODUCT,
+            index_type="FLAT",
+            parameters={},
+            with_vectors=False,
+            consistency=STRONG,
+        )
+    )
     await asyncio.sleep(0.1)
     go_on.set()
     await flushing
@@ -79,7 +89,7 @@ async def test_a_read_waits_for_the_flush(tmp_path: Path, monkeypatch: pytest.Mo
 @leaves_files_open
 @pytest.mark.usefixtures("quiet_lite")
 async def test_what_a_failed_flush_left_in_the_log_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flush fails once, then a write and a good flush follow, which deletes the log."""
+    """A flush fails once. Then a write follows, and a good flush, which deletes the log."""
     from milvus_lite.engine import collection
 
     flush = collection.execute_flush
@@ -89,16 +99,16 @@ async def test_what_a_failed_flush_left_in_the_log_is_kept(tmp_path: Path, monke
 
     monkeypatch.setattr(lite, "RETRY_SECONDS", 0.05)
     backend = await created(tmp_path)
-    await backend.upsert("c", rows(0, 3))
+    await backend.upsert("c", records(0, 3))
     monkeypatch.setattr(collection, "execute_flush", failing)
     with pytest.raises(UpstreamUnavailable):
         await backend.flush("c")
     with pytest.raises(UpstreamUnavailable, match="could not write its files"):
-        await backend.upsert("c", rows(3, 1))
+        await backend.upsert("c", records(3, 1))
     with pytest.raises(UpstreamUnavailable, match="could not write its files"):
         await backend.check()
     await backend.load("c")
-    assert await backend.count("c", "", STRONG) == 3
+    assert await backend.count("c", None, STRONG) == 3
     monkeypatch.setattr(collection, "execute_flush", flush)
     async with asyncio.timeout(10):
         while True:
@@ -106,19 +116,19 @@ async def test_what_a_failed_flush_left_in_the_log_is_kept(tmp_path: Path, monke
                 await backend.check()
                 break
             await asyncio.sleep(0.05)
-    await backend.upsert("c", rows(3, 1))
+    await backend.upsert("c", records(3, 1))
     await backend.flush("c")
     await backend.close()
     backend = Lite(RetrieverSettings(milvus=str(tmp_path / "milvus.db")))
     await backend.load("c")
-    assert await backend.count("c", "", STRONG) == 4
+    assert await backend.count("c", None, STRONG) == 4
     await backend.close()
     gc.collect()
 
 
 @pytest.fixture
 def quiet_lite(caplog: pytest.LogCaptureFixture) -> None:
-    """What is logged keeps the files open."""
+    """A logged exception keeps files open."""
     caplog.set_level(logging.CRITICAL, "milvus_lite")
 
 
@@ -132,15 +142,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted here: {mounted.stderr}")
     yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)  # a test that failed has files open there
+    subprocess.run(["umount", "--lazy", disk], check=True)  # a failed test may leave files open there
 
 
 @leaves_files_open
 @pytest.mark.usefixtures("quiet_lite")
 async def test_a_full_disk_loses_nothing_and_says_so(small_disk: Path) -> None:
-    """3 MiB are acknowledged, then the disk is full when they are flushed; later there is room."""
+    """3 MiB are acknowledged, and the disk is full at their flush. Later the disk has space again."""
     backend = await created(small_disk, dim=256)
-    await backend.upsert("c", rows(0, 3000, dim=256))
+    await backend.upsert("c", records(0, 3000, dim=256))
     filler = small_disk / "filler"
     with filler.open("wb") as file:
         free = os.statvfs(small_disk)
@@ -148,23 +158,23 @@ async def test_a_full_disk_loses_nothing_and_says_so(small_disk: Path) -> None:
     with pytest.raises(UpstreamUnavailable, match="the disk is full"):
         await backend.flush("c")
     for refused in (
-        backend.upsert("c", rows(3000, 1, dim=256)),
-        backend.delete("c", any_of(["00000"])),
+        backend.upsert("c", records(3000, 1, dim=256)),
+        backend.delete("c", ["00000"]),
         backend.check(),
     ):
         with pytest.raises(UpstreamUnavailable, match="the disk is full"):
             await refused
     await backend.load("c")
-    assert await backend.count("c", "", STRONG) == 3000
+    assert await backend.count("c", None, STRONG) == 3000
     filler.unlink()
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(UpstreamUnavailable):
-                await backend.upsert("c", rows(3000, 100, dim=256))
+                await backend.upsert("c", records(3000, 100, dim=256))
                 break
             await asyncio.sleep(0.1)
     await backend.flush("c")
-    assert await backend.count("c", "", STRONG) == 3100
+    assert await backend.count("c", None, STRONG) == 3100
     await backend.close()
     gc.collect()
 
@@ -189,14 +199,14 @@ async def test_creations_among_deletions(tmp_path: Path) -> None:
         assert answers.count(True) == 40
         listed = await stub.ListVectorCollections(pb.ListVectorCollectionsRequest(page_size=1000))
         assert sorted(each.collection for each in listed.collections) == sorted(f"new{number}" for number in range(40))
-        # Of two that create one name, one does.
+        # If two callers create the same name, exactly one succeeds.
         same = await asyncio.gather(create("same"), create("same"), return_exceptions=True)
         [refused] = [each for each in same if isinstance(each, aio.AioRpcError)]
         assert refused.code() is StatusCode.ALREADY_EXISTS
         for _ in range(5):
             assert not isinstance((await asyncio.gather(drop("same"), create("again")))[0], Exception)
             assert (await asyncio.gather(create("same"), drop("again")))[1]
-        # What DISKANN is, Lite finds out too late.
+        # Lite notices only after the creation that it has no DISKANN.
         index = types_pb2.IndexSpec(type=types_pb2.INDEX_TYPE_DISKANN)
         request = pb.CreateVectorCollectionRequest(collection="d", model=MODEL.to_message(), index=index)
         with pytest.raises(aio.AioRpcError) as caught:

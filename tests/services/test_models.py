@@ -1,4 +1,4 @@
-"""Where checkpoints come from: names, files, folders and a hub; and the second start, which does without torch."""
+"""Checkpoints by name, from files, folders and a hub. The second start needs no torch."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_a_converted_model_starts_without_torch(tmp_path: Path) -> None:
     assert [float(each) for each in again] == pytest.approx([float(each) for each in figures], abs=1e-6)
 
 
-# A hub: what huggingface_hub asks for, from a server of this test's own.
+# A hub: a server in this test that answers what huggingface_hub asks for.
 
 
 @dataclass
 class Hub:
-    """Serves one file; cuts each transfer off after `sent_bytes` where that is set."""
+    """Serves one file. Ends each transfer after `sent_bytes`, if that is set."""
 
     data: bytes
     checksum: str
@@ -187,11 +187,11 @@ def download(hub: Hub, cache: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_download_that_was_cut_off_goes_on(hub: Hub, tmp_path: Path) -> None:
-    """Through cn_clip's loader and huggingface_hub themselves."""
+    """The test uses cn_clip's own loader and huggingface_hub."""
     final = tmp_path / "clip_cn_rn50.pt"
     hub.sent_bytes = 12_000_000  # huggingface_hub writes 10 MiB at a time
     cut = download(hub, tmp_path)
-    if cut.returncode != 0:  # else the library went on by itself, as often as it had to
+    if cut.returncode != 0:  # otherwise the library resumed by itself
         assert "model RN50 is not at" in cut.stderr
         assert "cannot be had from huggingface" in cut.stderr
         assert not final.exists(), "half a file never has the name of a whole one"

@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.retriever.__main__ import running
 from services.retriever.milvus.idle_flush import IDLE_SECONDS
 from services.retriever.milvus.lite import Lite
@@ -126,7 +126,7 @@ async def test_pages_hold_every_id_once_in_order(stub: Stub) -> None:
 
 
 async def test_what_is_flushed_is_found_and_replaced(stub: Stub) -> None:
-    """On Lite a moment without writes flushes what came; before and after, the answers are the same."""
+    """Lite flushes after a moment without writes. The answers before and after the flush are the same."""
     await create(stub, "flush")
     vectors = unit(600)
     ids = [f"{place:03}" for place in range(600)]
@@ -139,7 +139,7 @@ async def test_what_is_flushed_is_found_and_replaced(stub: Stub) -> None:
     [one, two] = await search(stub, "flush", vectors[1], vectors[2])
     assert [hit.image_id for hit in one[:2]] == ["000", "001"]
     assert two[0].image_id != "002"
-    await create(stub, "flush")  # dropped with a flush due
+    await create(stub, "flush")  # dropped while a flush is due
     await upsert(stub, "flush", dict(zip(ids, vectors, strict=True)))
     await stub.DropVectorCollection(pb.DropVectorCollectionRequest(collection="flush"))
     await asyncio.sleep(2 * IDLE_SECONDS)
@@ -181,7 +181,7 @@ async def test_vectors_come_back_as_they_were(stub: Stub) -> None:
 
 @pytest.mark.parametrize("stub", ["server"], indirect=True)
 async def test_a_collection_that_somebody_released_is_loaded(stub: Stub, milvus_address: str) -> None:
-    """As one is that was restored from a backup."""
+    """A collection as a backup restores it."""
     await create(stub, "released")
     await upsert(stub, "released", {"a": unit(1)[0]})
     with closing(MilvusClient(milvus_address)) as client:

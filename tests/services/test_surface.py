@@ -1,4 +1,4 @@
-"""What every service does with hostile, idle and mistaken callers, shown by one: the image store on SQLite."""
+"""How every service treats hostile, idle and mistaken callers. The image store on SQLite stands for all."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from protos import imagestore_pb2 as pb
 from protos import imagestore_pb2_grpc
 from services.common.channels import open_channel
 from services.common.errors import UnreadableAnswer
-from services.common.settings import MIB
+from services.common.limits import MIB
 from services.imagestore.__main__ import running
 from services.imagestore.settings import ImageStoreSettings
 from tests.support.system import Refusal, refusal
 
 SERVICE = "/wentu.v1.ImageStoreService/"
-# Channels of one process share connections unless they are told not to.
+# Channels of one process share connections, unless an option differs.
 SERVING = health_pb2.HealthCheckResponse.SERVING
 ALONE = [("grpc.use_local_subchannel_pool", 1)]
 TOOLS = Path(sys.executable).parent
@@ -53,7 +53,7 @@ async def refused(call: Any) -> Refusal:
 
 
 async def refused_in_time(call: Callable[[], Any]) -> Refusal:
-    """Asks until there is no room any more: it takes a moment until all that was sent has come in."""
+    """Ask until the service refuses. It takes a moment until all messages have arrived."""
     while True:
         try:
             async with asyncio.timeout(3):
@@ -106,7 +106,7 @@ async def test_a_message_of_many_small_fields_is_refused_before_it_is_parsed(por
 
 
 async def test_bytes_in_hand_have_a_limit(tmp_path: Path) -> None:
-    """Of messages that are worked on at once, some are refused with a time to come again, and the others served."""
+    """If too many large messages arrive at once, some are refused with a retry delay, and the others are served."""
     data = bytes(12 * MIB)
     request = pb.PutBlobsRequest(collection="c", blobs=[pb.BlobUpload(image_id="a", data=data)]).SerializeToString()
     async with serving(tmp_path, max_received_bytes=64 * MIB) as port, channel(port) as caller:
@@ -117,7 +117,7 @@ async def test_bytes_in_hand_have_a_limit(tmp_path: Path) -> None:
         assert {(each.code, each.reason, each.retry) for each in errors} == {
             (StatusCode.UNAVAILABLE, "OVERLOADED", True)
         }
-        await put(request)  # all of it was given back
+        await put(request)  # the whole budget is free again
 
 
 def resident_bytes() -> int:
@@ -125,7 +125,7 @@ def resident_bytes() -> int:
 
 
 async def test_a_request_that_was_refused_is_let_go_at_once(port: int) -> None:
-    """Not when the collector comes: gRPC keeps the error of a call in a cycle with it."""
+    """Memory is freed at once, not at the next garbage collection, although gRPC keeps a reference cycle."""
     request = pb.PutBlobsRequest(collection="No", blobs=[pb.BlobUpload(image_id="a", data=bytes(40 * MIB))])
     raw = request.SerializeToString()
     async with channel(port) as caller:
@@ -136,13 +136,13 @@ async def test_a_request_that_was_refused_is_let_go_at_once(port: int) -> None:
             before = resident_bytes()
             for _ in range(10):
                 await refused(put(raw))
-            assert resident_bytes() - before < 400 * MIB  # 930 if they stay
+            assert resident_bytes() - before < 400 * MIB  # about 930 MiB if they are not freed
         finally:
             gc.enable()
 
 
 async def stalled(caller: Any, count: int) -> tuple[list[Any], list[Any]]:
-    """Streams that have begun and then say nothing, and unary calls that never send their message."""
+    """Streams that begin and then send nothing, and unary calls that never send their message."""
     head = pb.WriteBlobRequest(head=pb.WriteBlobHead(collection="c", blob=pb.BlobUpload(image_id="a")))
     streams = [caller.stream_unary(SERVICE + "WriteBlob")() for _ in range(count)]
     for stream in streams:
@@ -153,7 +153,7 @@ async def stalled(caller: Any, count: int) -> tuple[list[Any], list[Any]]:
 
 
 async def test_callers_that_stall_lock_nobody_out(tmp_path: Path) -> None:
-    """1,200 streams and 200 calls on one connection; another is answered within a second, and those end."""
+    """1,200 idle streams and 200 idle calls on one connection end. Another caller is answered within a second."""
     async with serving(tmp_path, idle_stream_seconds=4, max_concurrent_calls=500, max_connection_calls=2000) as port:
         hostile, other = channel(port), channel(port)
         async with hostile, other:
@@ -204,12 +204,12 @@ async def test_a_caller_that_takes_no_answer_ends(tmp_path: Path) -> None:
 
 
 async def test_an_answer_that_cannot_be_parsed_has_a_cause(port: int) -> None:
-    """Another service answers what the stub does not know: here the stub is that of another message."""
+    """A stub gets an answer that it cannot parse. Here the stub expects another message type."""
     upstream = open_channel(f"127.0.0.1:{port}")
     answer = await upstream.unary_unary(
         SERVICE + "GetBlobStore",
         request_serializer=pb.GetBlobStoreRequest.SerializeToString,
-        response_deserializer=pb.WriteBlobRequest.FromString,  # a text where it has a message
+        response_deserializer=pb.WriteBlobRequest.FromString,  # the field is a text here and a message in the stub
     )(pb.GetBlobStoreRequest())
     with pytest.raises(UnreadableAnswer, match=f"127.0.0.1:{port} answered {SERVICE}GetBlobStore with what cannot"):
         _ = answer.head

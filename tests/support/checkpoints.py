@@ -11,7 +11,7 @@ from services.encoder.cn_clip_import import CLIP, convert_weights
 
 
 def save_random(folder: Path, name: str) -> Path:
-    """The path of a new checkpoint; as a training of cn_clip writes it, `module.` before each name."""
+    """Write a checkpoint and return its path. Each name begins with `module.`, as after a training with cn_clip."""
     torch.manual_seed(1)
     module = CLIP(**named_config(name))
     convert_weights(module)

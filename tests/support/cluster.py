@@ -1,4 +1,4 @@
-"""The whole product on real servers, twice where it may be twice, every process of it open to a kill."""
+"""The whole product on real servers, with two replicas of what may have replicas. Tests can kill every process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cluster:
 
 @contextmanager
 def running(folder: Path, milvus: tuple[Server, str], model: str = "demo", old_model: str = "") -> Iterator[Cluster]:
-    """Started and ready; with `old_model`, an encoder more for collections that still have that."""
+    """A started cluster. `old_model` adds an encoder for collections that still have that model."""
     with ExitStack() as stack:
         mariadb, database = servers.mariadb_server(folder / "mariadb")
         parts = {"milvus": milvus[0], "mariadb": stack.enter_context(mariadb.running())}

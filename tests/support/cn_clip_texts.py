@@ -1,4 +1,4 @@
-"""What Chinese-CLIP itself does to a text before its model sees it: the oracle of the encoder's texts."""
+"""Chinese-CLIP's own preparation of a text, as the reference for the encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.encoder.cn_clip_import import tokenize
 
 @cache
 def data_code(part: str) -> Callable[[str], str]:
-    """`_preprocess_text` of cn_clip's `training` or `eval`, out of its file: importing that takes lmdb."""
+    """`_preprocess_text` of cn_clip's `training` or `eval`, read from its file, since importing it needs lmdb."""
     path: Path = cn_clip_folder().parent / part / "data.py"
     [found] = [
         node
@@ -28,6 +28,6 @@ def data_code(part: str) -> Callable[[str], str]:
 
 
 def cn_clip_ids(text: str) -> list[int]:
-    """The ids of a text as its data code gives them, those of the ends included, without padding."""
+    """The token ids of a text from cn_clip's data code, with the first and last special token, without padding."""
     row = tokenize([data_code("eval")(text)])[0]
     return [int(number) for number in row[row.ne(0)]]

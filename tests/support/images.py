@@ -1,4 +1,4 @@
-"""Images for the tests, good and bad, made here."""
+"""Good and bad images for the tests."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def drawn(width: int = 120, height: int = 80) -> Image.Image:
 
 
 def noise(seed: int, side: int = 64) -> bytes:
-    """An image that no other seed gives."""
+    """An image that differs for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 255, (side // 8, side // 8, 3), dtype=np.uint8)
     return encoded(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST))
 
 
 def huge_png(side: int = 30_000) -> bytes:
-    """A valid PNG of one bit a pixel, side x side, about a megabyte: 900 million pixels when decoded."""
+    """A valid PNG of one bit per pixel, side x side, about a megabyte: 900 million pixels when decoded."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -60,5 +60,5 @@ def huge_png(side: int = 30_000) -> bytes:
 
 
 def icon_of(png: bytes) -> bytes:
-    """An ICO that tells 64 x 64 pixels and holds another image."""
+    """An ICO whose directory says 64 x 64 pixels, and which holds a larger image."""
     return struct.pack("<HHHBBBBHHII", 0, 1, 1, 64, 64, 0, 0, 1, 32, len(png), 22) + png

@@ -1,4 +1,4 @@
-"""Milvus standalone, as its launcher starts it, but also on a port that a killed one had a moment ago."""
+"""Starts Milvus standalone as its launcher does. It can also reuse the port of a server that was killed just before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests, each on a folder and a free port of its own: Milvus standalone and MariaDB."""
+"""Real servers for the tests, Milvus standalone and MariaDB, each with its own folder and free port."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymilvus import MilvusClient, MilvusException
 
 START_SECONDS = 120
-# It prints every failed attempt with its stack.
+# pymilvus logs each failed attempt with its stack.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 STOP_SECONDS = 30
 SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin")
@@ -53,7 +53,7 @@ def _is_free(port: int) -> bool:
 def process(
     command: Sequence[str | bytes], log: Path, cwd: str | None = None, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A child in a session of its own, ended with all of its children."""
+    """A child process in its own session. It is ended together with all of its children."""
     with log.open("ab") as file:
         child = subprocess.Popen(
             command, stdout=file, stderr=file, start_new_session=True, cwd=cwd, env={**os.environ, **environment}
@@ -65,7 +65,7 @@ def process(
 
 
 def end(child: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> None:
-    """Ends the child, and then whatever is left of its session: Milvus's launcher leaves the server behind."""
+    """End the child, and then the rest of its session: Milvus's launcher would leave the server running."""
     if child.poll() is None:
         child.send_signal(how)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -90,7 +90,7 @@ class Server:
             self.child = subprocess.Popen(self.command, stdout=file, stderr=file, start_new_session=True)
 
     def wait(self, seconds: float = START_SECONDS) -> None:
-        """Until it answers."""
+        """Wait until the program answers."""
         deadline = time.monotonic() + seconds
         while True:
             assert self.child is not None
@@ -103,7 +103,7 @@ class Server:
                 time.sleep(0.2)
 
     def signal(self, number: signal.Signals) -> None:
-        """To the program and all that it started."""
+        """Send a signal to the program and its children."""
         assert self.child is not None
         os.killpg(self.child.pid, number)
 

@@ -1,4 +1,4 @@
-"""The whole product as its users run it: `wentu up` in a process of its own, and a client of its gateway."""
+"""The whole product as its users run it: a `wentu up` process and a client of its gateway."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class System:
 
     @contextmanager
     def running(self) -> Iterator[System]:
-        """Started and ready; stopped at the end, however it ends."""
+        """A `wentu up` that is ready. It is always stopped at the end."""
         log = self.data / "up.txt"
         log.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
@@ -58,7 +58,7 @@ class System:
             yield self
 
     def cli(self, *arguments: str, code: int = 0) -> str:
-        """What a `wentu` command prints; it must end with `code`."""
+        """Run a `wentu` command and return its output. It must end with exit status `code`."""
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments, "--gateway", self.address],
             capture_output=True,
@@ -128,7 +128,7 @@ class Refusal:
 
 
 def refusal(error: Any) -> Refusal:
-    """What a call's RpcError carries."""
+    """The status and details of a call's RpcError."""
     trailing = dict(error.trailing_metadata() or ())
     details: dict[str, Any] = {}
     status = status_pb2.Status.FromString(trailing.get("grpc-status-details-bin", b""))

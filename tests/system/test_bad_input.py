@@ -1,4 +1,4 @@
-"""What is wrong is refused with the right status and the field's name, and leaves nothing behind."""
+"""Bad input is refused with the right status and the field's name, and changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.system import CALL_SECONDS, Refusal, System, refusal
 
 @pytest.fixture(scope="module")
 def shared(system: System) -> Iterator[str]:
-    """One for all: a Milvus server takes seconds to make one."""
+    """One collection for all tests: a Milvus server takes seconds to create one."""
     system.create("bad_input")
     yield "bad_input"
     system.drop("bad_input")
@@ -155,7 +155,7 @@ def test_a_message_of_30_megabytes(system: System, collection: str) -> None:
 
 
 def test_messages_beyond_the_limits(system: System, collection: str) -> None:
-    """The gateway's own limit says what it is; beyond it gRPC refuses before the message is in memory."""
+    """The gateway's limit is named in its error. gRPC refuses still larger messages before they are in memory."""
     got = refused(lambda: add_one(system, collection, bytes(32 * 1024 * 1024)))
     assert (got.code, got.reason) == (INVALID, "INVALID_FIELD")
     assert "33,554,432" in got.message
@@ -173,10 +173,10 @@ def test_small_fields_have_a_limit(system: System, collection: str) -> None:
 
 
 def unusual_images() -> dict[str, bytes]:
-    """Images that are unusual and good."""
+    """Unusual images that are valid."""
     image = drawn()
     rotated = Image.Exif()
-    rotated[0x0112] = 6  # rotate by 90 degrees clockwise to show
+    rotated[0x0112] = 6  # EXIF: rotate by 90 degrees clockwise
     frames = [image.convert("P"), Image.new("P", image.size)]
     palette = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
     return {
@@ -298,7 +298,7 @@ def test_attributes_as_deep_as_they_may_be_are_found(system: System, collection:
         request = pb.AddImageRequest(collection=collection, image=upload)
         system.client.images.AddImage(request, timeout=CALL_SECONDS)
 
-    for depth in (17, 32):  # 32 was taken, and then every search that hit it failed
+    for depth in (17, 32):  # depth 32 was accepted once, and then every search that hit the image failed
         got = refused(lambda depth=depth: add(depth))  # type: ignore[misc]
         assert (got.code, got.fields) == (INVALID, ("image.attributes['a']",))
     add(16)
@@ -334,7 +334,7 @@ def test_what_is_not_built_yet_says_so(system: System, collection: str) -> None:
 
 
 def test_imports_that_stall_stop_no_search(system: System, collection: str) -> None:
-    """500 imports that say nothing more, and 100 searches that never send their message, from one caller."""
+    """One caller opens 500 imports that send nothing more, and 100 searches that never send their message."""
     system.add(collection, {"a": noise(1)})
     gone = threading.Event()
 

@@ -1,4 +1,4 @@
-"""`wentu` as people type it."""
+"""The `wentu` commands as people type them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A collection that is deleted during an import and created again: nothing of the old one is there."""
+"""A collection that is deleted during an import and created again: no image of the old collection remains."""
 
 from __future__ import annotations
 

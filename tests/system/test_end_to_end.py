@@ -118,7 +118,7 @@ def test_pages_of_images_hold_each_once(system: System, collection: str) -> None
     seen: list[str] = []
     token = ""
     deadline = time.monotonic() + 30
-    while len(seen) < len(ids) and time.monotonic() < deadline:  # a Milvus server shows writes after a moment
+    while len(seen) < len(ids) and time.monotonic() < deadline:  # Milvus shows writes late
         seen, token = [], ""
         while True:
             request = pb.ListImagesRequest(collection=collection, page_size=3, page_token=token)

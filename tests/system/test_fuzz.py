@@ -1,4 +1,4 @@
-"""Messages that nobody means to send, to every method, on both pairs of stores: none breaks anything for anybody.
+"""Hostile and mistaken messages to every method, on both pairs of stores. None may harm the service or other callers.
 
 The short form makes 50 calls per method. `make fuzz` makes 2,000. Both are reproducible: the seed is WENTU_TEST_SEED, 0
 if it is not set.
@@ -27,10 +27,10 @@ from tests.support.system import System
 EXAMPLES = int(os.environ.get("WENTU_TEST_FUZZ_EXAMPLES", "50"))
 IS_SHORT = EXAMPLES <= 50
 SEED = int(os.environ.get("WENTU_TEST_SEED", "0"))
-# Other callers' searches and health checks take at most this. The short form runs in the suite, on a machine that does
-# other things meanwhile, and is not to fail for that.
+# The limit for searches and health checks of other callers. The short form has a higher one, since it runs in the suite
+# on a busy machine.
 LIMIT_SECONDS = float(os.environ.get("WENTU_TEST_FUZZ_LIMIT_SECONDS", "5" if IS_SHORT else "1"))
-# Goes through all examples and lists what it finds, instead of stopping at the first fault of a method to shrink it.
+# If set, all examples run and all faults are listed. Otherwise a method stops at its first fault and shrinks it.
 SURVEY = bool(os.environ.get("WENTU_TEST_FUZZ_SURVEY"))
 JSON = os.environ.get("FUZZ_JSON", "")
 METHODS = methods()
@@ -54,8 +54,8 @@ def test_no_request_breaks_a_method(fuzzed: Arena, method: Method) -> None:
     floods = FLOODS[:2] if IS_SHORT else FLOODS
     found: dict[str, str] = {}
 
-    # A seed instead of `derandomize`: it does not change with the code, and other seeds can be had. No database:
-    # nothing is kept between runs. The health checks are against slow and large examples, which are meant here.
+    # A seed instead of `derandomize`, since it does not change with the code and can be chosen. No database, so that no
+    # run depends on an earlier one. Slow and large examples are intended here, so their health checks are off.
     @seed(zlib.crc32(f"{SEED} {method.name}".encode()))
     @settings(
         max_examples=examples,

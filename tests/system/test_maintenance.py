@@ -1,4 +1,4 @@
-"""What interruptions leave, made by hand, and its repair; on both pairs of stores."""
+"""Tests make the leftovers of interruptions by hand, and reconcile repairs them, on both pairs of stores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ORPHANED, MISSING, STALE = (
 
 
 def put(system: System, collection: str, images: Mapping[str, bytes], **attributes: Any) -> None:
-    """Into the image store alone, as an import does that is cut off there."""
+    """Put an image into the image store only, as an interrupted import does."""
     blobs = []
     for image_id, data in images.items():
         blob = imagestore_pb2.BlobUpload(image_id=image_id, data=data, media_type="image/png", width=64, height=64)
@@ -49,7 +49,7 @@ def put(system: System, collection: str, images: Mapping[str, bytes], **attribut
 
 
 def lose(system: System, collection: str, image_id: str) -> None:
-    """From the image store alone."""
+    """Delete an image from the image store only."""
     with grpc.insecure_channel(f"127.0.0.1:{system.port + 3}") as channel:
         stub = imagestore_pb2_grpc.ImageStoreServiceStub(channel)
         request = imagestore_pb2.DeleteBlobsRequest(collection=collection, image_ids=[image_id])
@@ -70,7 +70,7 @@ def details(system: System, collection: str, *image_ids: str) -> list[pb.ImageDe
 
 @pytest.fixture
 def damaged(system: System, collection: str) -> str:
-    """A collection with one finding of each kind."""
+    """A collection with one finding of each kind that reconcile knows."""
     images = {each.image_id: each.data for each in gallery()[:4]}
     system.add(collection, {"fine": noise(1), "lost": noise(2), "replaced": noise(3)} | images)
     lose(system, collection, "lost")
@@ -161,7 +161,7 @@ def test_the_same_bytes_again_are_not_encoded_again(system: System, collection: 
     for _ in range(2):
         answers = system.add(collection, images)
         assert {answer.status for answer in answers.values()} == {pb.ADD_STATUS_REPLACED}
-    while encodings(system) != count:  # Bounded reads see the first writing after a moment
+    while encodings(system) != count:  # a bounded read sees the first write after a moment
         assert time.monotonic() < deadline
         time.sleep(1)
         count = encodings(system)

@@ -1,4 +1,4 @@
-"""What operators rely on: health, request ids, and what goes on when a service is down."""
+"""What operators rely on: health, request ids, and the answers while a service is down."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READY_SECONDS = 90
 
 @dataclass
 class Fleet:
-    """The four services, each a process of its own that can be stopped and started."""
+    """The four services, each in its own process that a test can stop and start."""
 
     data: Path
     system: System
@@ -96,7 +96,7 @@ def test_a_request_id_goes_through_all_services(fleet: Fleet) -> None:
     _, call = fleet.system.client.search.Search.with_call(request, metadata=(("x-request-id", "order-66"),), timeout=30)
     assert ("x-request-id", "order-66") in call.trailing_metadata()
     for name in ("gateway", "encoder", "retriever", "imagestore"):
-        eventually(partial(fleet.calls, name, "order-66"), 5)  # a call is logged once its answer is on the way
+        eventually(partial(fleet.calls, name, "order-66"), 5)  # a call is logged after its answer was sent
         calls = fleet.calls(name, "order-66")
         assert calls[-1]["event"] == "call"
         assert calls[-1]["code"] == "OK"
@@ -157,7 +157,7 @@ def test_without_the_retriever_images_are_read(fleet: Fleet) -> None:
 
 
 def test_a_dead_encoder_replica_is_left_out(fleet: Fleet) -> None:
-    """Two encoders behind one gateway take their shares; one is killed while searches go on, and none of them fails."""
+    """Two encoders behind one gateway share the load. One is killed during searches, and no search fails."""
     first = free_ports(2)
     replicas = [f"127.0.0.1:{first}", fleet.at(1)]
     gateway = System(fleet.data, first + 1, ())
@@ -193,7 +193,7 @@ def test_a_service_stops_when_asked(fleet: Fleet) -> None:
 
 
 def test_an_import_waits_for_an_encoder_that_is_full(tmp_path: Path) -> None:
-    """Its images are many times what the encoder takes on at once; none of them fails for it."""
+    """The import has many times more images than the encoder accepts at once. No image fails for that."""
     fleet = Fleet(tmp_path, System(tmp_path, free_ports(4), ()))
     images = {image.image_id: image.data for image in gallery()[:200]}
     with fleet.stack:

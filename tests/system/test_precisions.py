@@ -1,4 +1,4 @@
-"""A collection of another precision, or of the version before: used, with a note; or refused, if it says so."""
+"""Collections of another precision or of an older version are used with a note, or refused if they are strict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model(system: System) -> encoder_pb2.GetModelResponse:
 
 @pytest.fixture(params=[False, True], ids=["lax", "strict"])
 def other(request: pytest.FixtureRequest, system: System, model: encoder_pb2.GetModelResponse) -> Iterator[str]:
-    """A collection made by an encoder of the version before, in f16."""
+    """A collection that an encoder of the previous version made in f16."""
     name = f"t{uuid.uuid4().hex[:12]}"
     made = types_pb2.ModelFingerprint()
     made.CopyFrom(model.model)
@@ -63,7 +63,7 @@ def test_another_precision_is_noted_or_refused(system: System, other: str, reque
     outcomes = system.add(other, IMAGES)
     if "strict" not in request.node.callspec.id:
         assert {tuple(each.notes) for each in outcomes.values()} == {(pb.NOTE_PRECISION_MISMATCH,)}
-        # Vectors that are there already are not made again, once a Milvus server shows them.
+        # Existing vectors are not computed again, as soon as a Milvus server shows them.
         eventually(lambda: {tuple(each.notes) for each in system.add(other, IMAGES).values()} == {()})
         found = system.search(other, "“红色”", consistency=types_pb2.CONSISTENCY_STRONG)
         assert len(found.hits) == 2

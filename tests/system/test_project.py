@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import re
@@ -17,32 +16,12 @@ import yaml
 from cli.sources import SourceImage
 from demo.queries import development_queries, hit_rate
 from protos import errors_pb2
-from scripts.settings_table import ROOMS, tables
+from scripts.settings_table import SERVICES, tables
 from services.common import errors
 from tests.support.images import gallery
 from tests.support.system import System
 
 READMES = ("README.md", "README.zh-CN.md")
-
-
-def imported(path: Path) -> set[str]:
-    """The modules that a file imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def test_a_service_imports_no_other_service(project: Path) -> None:
-    parts = ("services.encoder", "services.retriever", "services.imagestore", "gateway", "cli", "services.common")
-    for part in parts:
-        others = tuple(other for other in parts if other not in (part, "services.common"))
-        for path in (project / part.replace(".", "/")).rglob("*.py"):
-            strangers = {name for name in imported(path) if name.startswith(others)}
-            assert not strangers, f"{path}: {strangers}"
 
 
 def test_the_gateway_and_the_command_line_need_no_store_and_no_model() -> None:
@@ -78,7 +57,7 @@ def test_both_readmes_are_in_step(project: Path) -> None:
 
 
 def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
-    """Each line of the README's API chapter is run as it stands, against another port."""
+    """Each command of the README's API chapter is run unchanged, except for the port."""
     text = (project / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^.*grpcurl -plaintext.*$", text, flags=re.MULTILINE)
     assert len(lines) == 11
@@ -102,7 +81,7 @@ def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
 
 
 def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embedded: System) -> None:
-    """Through the running system: the gallery looked for by its names, and the development queries."""
+    """Search the gallery by its names and by the development queries, through the running system."""
     figures = json.loads((project / "services/encoder/demo_model/figures.json").read_text())
     embedded.create("recall")
     try:
@@ -131,7 +110,7 @@ def test_compose_names_real_settings_and_targets(project: Path) -> None:
     compose = yaml.safe_load((project / "docker-compose.yml").read_text())
     dockerfile = (project / "Dockerfile").read_text()
     known = {
-        f"{kind.model_config['env_prefix']}{name.upper()}" for kind in ROOMS.values() for name in kind.model_fields
+        f"{kind.model_config['env_prefix']}{name.upper()}" for kind in SERVICES.values() for name in kind.model_fields
     }
     for service in compose["services"].values():
         if "build" in service:

@@ -1,4 +1,4 @@
-"""A collection to files and back, by our tools and by others'; and files that are not as they should be."""
+"""A collection is exported to files and imported again, by our tools and by others. Damaged files are refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def filled(system: System, collection: str) -> str:
 
 
 def contents(client: Client, collection: str) -> dict[str, bytes]:
-    """All that is known of each image, but when it was stored."""
+    """Everything stored about each image, except the time."""
     found = {}
     request = pb.ListImagesRequest(collection=collection, page_size=1000)
     for each in client.images.ListImages(request, timeout=CALL_SECONDS).images:
@@ -80,7 +80,7 @@ def test_others_can_read_it(system: System, filled: str, tmp_path: Path) -> None
 
 
 def strange() -> bytes:
-    """A tar that would be unpacked to where it should not."""
+    """A tar whose member would be written outside the target folder."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("../../etc/passwd"))
@@ -93,7 +93,7 @@ def parts(system: System, collection: str) -> list[admin.SnapshotChunk]:
 
 
 def refused(system: System, collection: str, chunks: list[admin.SnapshotChunk]) -> tuple[grpc.StatusCode, str]:
-    """Status and message; and the collection must not be there."""
+    """The status and message of the refused import. The collection must not exist afterwards."""
     requests = iter([admin.ImportSnapshotRequest(collection=collection, part=chunk) for chunk in chunks])
     with pytest.raises(grpc.RpcError) as caught:
         system.client.admin.ImportSnapshot(requests, timeout=CALL_SECONDS)

@@ -1,4 +1,4 @@
-"""What an interruption left is told before anybody asks: in the status, in a metric, with what to do."""
+"""Leftovers of an interruption are shown in the status and in a metric, with the remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 20
 
 @contextmanager
 def counting_gateway(system: System, folder: Path) -> Iterator[tuple[str, str]]:
-    """A second gateway of the system that counts all the time; its address and that of its metrics."""
+    """A second gateway that counts all the time: its address, and the address of its metrics."""
     port = free_ports(2)
     command = [sys.executable, "-m", "gateway", "--port", str(port), "--metrics-port", str(port + 1)]
     command += ["--count-seconds", "0.2"]

@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.common.errors import UpstreamUnavailable
-from services.retriever.backend import NoSuchCollection, Row
-from services.retriever.milvus.literals import KEY, any_of
-from services.retriever.records import Index, Metric
+from services.retriever.backend import NoSuchCollection
+from services.retriever.filters.conditions import Condition
+from services.retriever.records import Consistency, Hit, Index, Metric, Record
 
 
 class MemoryBackend:
     """Each call may wait before and after it takes effect; the effect itself is atomic, as a server's is."""
 
-    is_lite = False
+    kind = "memory"
+    evaluates_filters = False
     index_types = frozenset({"FLAT"})
+    default_index = Index("FLAT")
+    max_hits = 1000
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self.tables: dict[str, dict[str, Row]] = {}
+        self.tables: dict[str, dict[str, Record]] = {}
         self.aliases: dict[str, str] = {}
         self._settings: dict[str, Mapping[str, Any]] = {}
 
@@ -81,32 +84,35 @@ class MemoryBackend:
             raise NoSuchCollection(alias)
         await self.pause()
 
-    async def upsert(self, name: str, rows: list[Row]) -> None:
+    async def upsert(self, name: str, records: Sequence[Record]) -> None:
         await self.pause()
-        self._table(name).update({row[KEY]: row for row in rows})
+        self._table(name).update({record.image_id: record for record in records})
         await self.pause()
 
-    async def delete(self, name: str, expression: str) -> None:
+    async def delete(self, name: str, image_ids: Sequence[str]) -> None:
         await self.pause()
         table = self._table(name)
-        for key in [key for key in table if _names(expression, key)]:
-            del table[key]
+        for image_id in image_ids:
+            table.pop(image_id, None)
         await self.pause()
 
-    async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[Row]:
+    async def fetch(
+        self, name: str, image_ids: Sequence[str], with_vectors: bool, consistency: Consistency
+    ) -> list[Record]:
         await self.pause()
-        rows = [row for key, row in self._table(name).items() if _names(expression, key)]
+        table = self._table(name)
+        records = [table[image_id] for image_id in image_ids if image_id in table]
         await self.pause()
-        return rows
+        return records
 
     async def page(
-        self, name: str, last: str, size: int, expression: str, fields: list[str], consistency: str
-    ) -> list[Row]:
+        self, name: str, last: str, size: int, where: Condition | None, with_vectors: bool, consistency: Consistency
+    ) -> list[Record]:
         await self.pause()
         table = self._table(name)
-        rows = [table[key] for key in sorted(key for key in table if key > last)[:size]]
+        records = [table[key] for key in sorted(key for key in table if key > last)[:size]]
         await self.pause()
-        return rows
+        return records
 
     async def version(self) -> str:
         return "memory"
@@ -117,24 +123,19 @@ class MemoryBackend:
     async def load(self, name: str) -> None:
         self._table(name)
 
-    async def count(self, name: str, expression: str, consistency: str) -> int:
+    async def count(self, name: str, where: Condition | None, consistency: Consistency) -> int:
         return len(self._table(name))
 
     async def indexed(self, name: str) -> int:
         return len(self._table(name))
 
-    async def search(self, name: str, *args: Any) -> list[list[Row]]:
+    async def search(self, name: str, *args: Any, **kwargs: Any) -> list[list[Hit]]:
         raise NotImplementedError
 
     async def close(self) -> None:
         pass
 
-    def _table(self, name: str) -> dict[str, Row]:
+    def _table(self, name: str) -> dict[str, Record]:
         if name not in self.tables:
             raise NoSuchCollection(name)
         return self.tables[name]
-
-
-def _names(expression: str, key: str) -> bool:
-    """Whether an expression of the form of `any_of` names the key."""
-    return any_of([key]).partition("[")[2].rstrip("]") in expression

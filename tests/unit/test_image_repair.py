@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from services.common.errors import ImageTooLarge, UnreadableImage
-from services.common.images import FORMATS, open_image
+from services.common.images import DECODERS, open_image
 from tests.support.images import encoded
 
 
@@ -125,7 +125,7 @@ def test_limits_hold_in_repairs() -> None:
 
 def test_heic() -> None:
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
-    if "HEIF" not in FORMATS:
+    if "HEIF" not in DECODERS:
         with pytest.raises(UnreadableImage, match=r"is HEIC, which the services read with the extra heic"):
             opened(head + bytes(100))
         return

@@ -9,9 +9,10 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from protos import retriever_pb2, search_pb2, types_pb2
-from services.common.attributes import MAX_DEPTH, check_attributes
+from services.common.attributes import check_attributes
 from services.common.errors import InvalidField
 from services.common.ids import page_start
+from services.common.limits import MAX_ATTRIBUTES_DEPTH
 from services.common.waiting import Patience, Wait
 from services.retriever.filters.conditions import read_filter
 
@@ -28,8 +29,8 @@ def nested(depth: int, lists: bool) -> struct_pb2.Struct:
 
 @pytest.mark.parametrize("lists", [True, False])
 def test_attributes_that_are_taken_can_be_given_back_by_every_message(lists: bool) -> None:
-    deep = check_attributes(nested(MAX_DEPTH, lists), "attributes")
-    for depth in (MAX_DEPTH + 1, 30):
+    deep = check_attributes(nested(MAX_ATTRIBUTES_DEPTH, lists), "attributes")
+    for depth in (MAX_ATTRIBUTES_DEPTH + 1, 30):
         with pytest.raises(InvalidField, match="nested deeper than 16"):
             check_attributes(nested(depth, lists), "attributes")
     found = retriever_pb2.SearchVectorsResponse(

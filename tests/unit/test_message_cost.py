@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2, search_pb2, types_pb2
+from services.common.limits import MIB
 from services.common.message_cost import FIELD_BYTES, cost, shape_of
 
-MIB = 1024 * 1024
 LIMIT = 2 * MIB
 
 

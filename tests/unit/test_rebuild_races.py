@@ -18,9 +18,7 @@ import structlog
 from gateway.maintenance.reembedder import SETTLE_SECONDS
 from services.common.errors import InvalidField, ModelMismatch
 from services.common.fingerprint import Fingerprint
-from services.retriever.backend import Row
 from services.retriever.catalog import SETTLED_SECONDS
-from services.retriever.milvus.literals import ATTRIBUTES
 from services.retriever.records import Consistency, Index, Metric, Record, VectorCollection
 from services.retriever.store import VectorStore
 from tests.unit import virtual_time
@@ -135,8 +133,8 @@ class Library:
             await self.stores[0].catalog.abort_rebuild(COLLECTION)
 
     def faults(self) -> list[str]:
-        serving: dict[str, Row] = self.backend.tables[self.backend.aliases[COLLECTION]]
-        found = {image_id: row[ATTRIBUTES]["%content"] for image_id, row in serving.items()}
+        serving = self.backend.tables[self.backend.aliases[COLLECTION]]
+        found = {image_id: record.content_sha256 for image_id, record in serving.items()}
         return [
             f"{image_id}: {found.get(image_id, 'missing')[-3:]} and not {wanted[-3:] or 'deleted'}"
             for image_id, wanted in self.acknowledged.items()

@@ -17,7 +17,6 @@ import pytest
 
 from cli.sources import Item, Source, SourceError, SourceFailure, SourceImage, open_source
 from cli.sources.ids import IdRule, identified
-from services.common.image_formats import image_format, may_be_image
 from tests.support.images import drawn, encoded
 
 PNG = encoded(drawn(16, 12))
@@ -289,11 +288,3 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         open_source(tmp_path / "nowhere")
     (tmp_path / "one").write_bytes(PNG)
     assert images(open_source(tmp_path / "one")) == {"one": PNG}
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF"])
-def test_signatures_are_those_that_pillow_writes(form: str) -> None:
-    data = encoded(drawn(), form)
-    assert image_format(data[:64])
-    assert may_be_image("no ending", data[:64])
-    assert not may_be_image("camera.dng", data[:64])

@@ -23,16 +23,6 @@ SETTINGS = "settings.json"
 VECTORS = re.compile(r"vectors-(\d{5,})\.parquet")
 IMAGES = re.compile(r"images-(\d{5,})\.tar")
 MEMBER = re.compile(r"([0-9a-f]{64})(\.[a-z0-9]+)?")
-ENDINGS = {
-    "image/avif": ".avif",
-    "image/bmp": ".bmp",
-    "image/gif": ".gif",
-    "image/jp2": ".jp2",
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/tiff": ".tif",
-    "image/webp": ".webp",
-}
 
 
 def schema(dim: int) -> pa.Schema:

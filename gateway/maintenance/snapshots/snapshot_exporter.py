@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gateway.maintenance.snapshots.layout import ENDINGS, SETTINGS, row, schema, settings
+from gateway.maintenance.snapshots.layout import SETTINGS, row, schema, settings
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
 from gateway.upstreams.encoding import batches
@@ -19,9 +19,9 @@ from protos import admin_pb2 as pb
 from protos import imagestore_pb2, retriever_pb2, types_pb2
 from services.common.errors import CollectionNotFound, UpstreamUnavailable
 from services.common.ids import check_collection
+from services.common.image_formats import ending_for
+from services.common.limits import CHUNK_BYTES, MAX_PAGE_SIZE
 
-ROWS = 1000
-CHUNK_BYTES = 256 * 1024
 # An interruption leaves fewer images without a vector; more of them were lost.
 MANY = 100
 
@@ -46,7 +46,7 @@ class Exporter:
             page = await self._clients.list_vectors(
                 retriever_pb2.ListVectorsRequest(
                     collection=collection.collection,
-                    page_size=ROWS,
+                    page_size=MAX_PAGE_SIZE,
                     page_token=token,
                     include_embeddings=True,
                     consistency=types_pb2.CONSISTENCY_STRONG,
@@ -104,7 +104,7 @@ def parquet(rows: Sequence[dict[str, Any]], dim: int) -> bytes:
 
 def members(blobs: Iterable[imagestore_pb2.Blob]) -> Iterator[bytes]:
     for blob in blobs:
-        member = tarfile.TarInfo(blob.info.sha256 + ENDINGS.get(blob.info.media_type, ""))
+        member = tarfile.TarInfo(blob.info.sha256 + ending_for(blob.info.media_type))
         member.size = len(blob.data)
         member.mtime = blob.info.create_time.seconds
         yield member.tobuf(tarfile.USTAR_FORMAT)

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from gateway.maintenance.snapshots.layout import MEMBER, SETTINGS, creation, record, schema
 from protos import retriever_pb2
-from services.common.attributes import MAX_ATTRIBUTES_BYTES, check_attributes
+from services.common.attributes import check_attributes
 from services.common.errors import ChecksumMismatch, ImageTooLarge, InvalidField, WentuError
-from services.common.ids import MAX_IMAGE_ID_BYTES, check_distinct, check_image_id, check_sha256
-from services.common.settings import MIB
+from services.common.ids import check_distinct, check_image_id, check_sha256
+from services.common.limits import MAX_ATTRIBUTES_BYTES, MAX_IMAGE_ID_BYTES, MAX_MEDIA_TYPE_CHARS, MIB
 
 FIELD = "part.chunk"
 MAX_ROWS = 100_000
@@ -37,7 +37,7 @@ _VALUE_BYTES = {
     "image_id": MAX_IMAGE_ID_BYTES,
     "attributes": 8 * MAX_ATTRIBUTES_BYTES,  # of JSON, which takes more than the message
     "sha256": 64,
-    "media_type": 4 * 127,
+    "media_type": 4 * MAX_MEDIA_TYPE_CHARS,
     "made_from": 64,
 }
 Row = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that database.py hands over."""
+"""Alembic's entry point. Runs the migrations on the connection that database.py passes."""
 
 from __future__ import annotations
 

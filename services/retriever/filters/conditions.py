@@ -15,14 +15,14 @@ from typing import TypeAlias
 from protos import types_pb2 as pb
 from services.common.errors import InvalidField
 from services.common.ids import check_count
-
-MAX_DEPTH = 16
-MAX_CONDITIONS = 1000
-MAX_VALUES = 10_000
-MAX_NAME_BYTES = 255
-MAX_TEXT_BYTES = 65_535
-# A Milvus server does not answer an expression of 30 MB.
-MAX_FILTER_BYTES = 1024 * 1024
+from services.common.limits import (
+    MAX_ATTRIBUTE_NAME_BYTES,
+    MAX_FILTER_BYTES,
+    MAX_FILTER_CONDITIONS,
+    MAX_FILTER_DEPTH,
+    MAX_FILTER_TEXT_BYTES,
+    MAX_FILTER_VALUES,
+)
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,12 @@ class _Reader:
 
     def read(self, message: pb.Filter, field: str, depth: int) -> Condition:
         self._conditions += 1
-        if self._conditions > MAX_CONDITIONS:
-            raise InvalidField(field, f"is one more than the {MAX_CONDITIONS:,} conditions that a filter may have")
-        if depth > MAX_DEPTH:
-            raise InvalidField(field, f"is nested deeper than {MAX_DEPTH}")
+        if self._conditions > MAX_FILTER_CONDITIONS:
+            raise InvalidField(
+                field, f"is one more than the {MAX_FILTER_CONDITIONS:,} conditions that a filter may have"
+            )
+        if depth > MAX_FILTER_DEPTH:
+            raise InvalidField(field, f"is nested deeper than {MAX_FILTER_DEPTH}")
         match kind := message.WhichOneof("condition"):
             case "equals":
                 equals, field = message.equals, f"{field}.equals"
@@ -106,7 +108,7 @@ class _Reader:
                 return _one_of(_name(equals.attribute, field), [_value(equals.value, f"{field}.value")])
             case "one_of":
                 one_of, field = message.one_of, f"{field}.one_of"
-                check_count(one_of.values, f"{field}.values", MAX_VALUES)
+                check_count(one_of.values, f"{field}.values", MAX_FILTER_VALUES)
                 self._add_values(len(one_of.values), field)
                 values = [_value(value, f"{field}.values[{place}]") for place, value in enumerate(one_of.values)]
                 return _one_of(_name(one_of.attribute, field), values)
@@ -117,7 +119,7 @@ class _Reader:
             case "all" | "any":
                 filters = message.all.filters if kind == "all" else message.any.filters
                 field = f"{field}.{kind}.filters"
-                check_count(filters, field, MAX_CONDITIONS)
+                check_count(filters, field, MAX_FILTER_CONDITIONS)
                 parts = tuple(self.read(part, f"{field}[{place}]", depth + 1) for place, part in enumerate(filters))
                 return All(parts) if kind == "all" else AnyOf(parts)
             case "not":
@@ -126,22 +128,22 @@ class _Reader:
 
     def _add_values(self, count: int, field: str) -> None:
         self._values += count
-        if self._values > MAX_VALUES:
-            raise InvalidField(field, f"has more than what is left of the {MAX_VALUES:,} values of a filter")
+        if self._values > MAX_FILTER_VALUES:
+            raise InvalidField(field, f"has more than what is left of the {MAX_FILTER_VALUES:,} values of a filter")
 
 
 def _name(attribute: str, field: str) -> str:
     size = len(attribute.encode())
-    if not 1 <= size <= MAX_NAME_BYTES:
-        raise InvalidField(f"{field}.attribute", f"must be 1 to {MAX_NAME_BYTES} bytes of UTF-8, got {size}")
+    if not 1 <= size <= MAX_ATTRIBUTE_NAME_BYTES:
+        raise InvalidField(f"{field}.attribute", f"must be 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes of UTF-8, got {size}")
     return attribute
 
 
 def _value(message: pb.FilterValue, field: str) -> str | float | bool:
     match message.WhichOneof("kind"):
         case "string_value":
-            if len(message.string_value.encode()) > MAX_TEXT_BYTES:
-                raise InvalidField(field, f"must have at most {MAX_TEXT_BYTES:,} bytes of UTF-8")
+            if len(message.string_value.encode()) > MAX_FILTER_TEXT_BYTES:
+                raise InvalidField(field, f"must have at most {MAX_FILTER_TEXT_BYTES:,} bytes of UTF-8")
             return message.string_value
         case "int_value":
             return float(message.int_value)

@@ -1,8 +1,4 @@
-"""Conditions as a test of attributes in Python, for a store that cannot be asked.
-
-Milvus Lite has no `in` for JSON, takes true for 1, has a third truth value, and unpacks whole rows, vectors and all, to
-look at one attribute.
-"""
+"""Conditions as a test of attributes in Python, for a store that cannot be asked."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -19,10 +19,15 @@ from pymilvus.client.types import LoadState
 
 from services.common.calls import seconds_left
 from services.common.errors import DeadlineExceeded, UpstreamUnavailable
+from services.common.limits import MAX_IMAGE_ID_BYTES
 from services.common.thread_pool import ThreadPool
-from services.retriever.backend import NoSuchCollection, NotLoaded, Row
+from services.retriever.backend import NoSuchCollection, NotLoaded, Selection
+from services.retriever.filters.conditions import Condition
+from services.retriever.milvus.expressions import expression
 from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR, after, both
-from services.retriever.records import Index, Metric
+from services.retriever.milvus.rows import fields, hit, record, row
+from services.retriever.milvus.search_parameters import search_parameters
+from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector
 from services.retriever.settings import RetrieverSettings
 
 log = structlog.get_logger()
@@ -36,9 +41,15 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 
 class Milvus:
-    """One connection to a Milvus server, a VectorBackend."""
+    """One connection to a Milvus server, a VectorBackend.
 
-    is_lite = False
+    The values of Metric and Consistency, and the names of indexes and of their parameters, are Milvus's own.
+    """
+
+    kind = "milvus"
+    evaluates_filters = True
+    default_index = Index("HNSW", {"M": 16, "efConstruction": 200})
+    max_hits = 16_384
     index_types = frozenset({"FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "DISKANN", "AUTOINDEX"})
     # Of queries in the order of their keys: a server keeps it anyhow.
     _ordered: Mapping[str, str] = {}
@@ -100,7 +111,7 @@ class Milvus:
     async def create(self, name: str, dim: int, metric: Metric, index: Index, settings: Mapping[str, Any]) -> None:
         """An empty, loaded collection."""
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=255)
+        schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_IMAGE_ID_BYTES)
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
         schema.add_field(ATTRIBUTES, DataType.JSON)
         indexes = self._client.prepare_index_params()
@@ -135,66 +146,74 @@ class Milvus:
     async def drop_alias(self, alias: str) -> None:
         await self.call(self._client.drop_alias, alias)
 
-    async def upsert(self, name: str, rows: list[Row]) -> None:
-        await self.call(self._client.upsert, name, rows)
+    async def upsert(self, name: str, records: Sequence[Record]) -> None:
+        await self.call(self._client.upsert, name, list(map(row, records)))
 
-    async def delete(self, name: str, expression: str) -> None:
-        await self.call(self._client.delete, name, filter=expression)
+    async def delete(self, name: str, image_ids: Sequence[str]) -> None:
+        await self.call(self._client.delete, name, filter=expression(image_ids))
 
-    async def count(self, name: str, expression: str, consistency: str) -> int:
-        [row] = await self.query(name, expression, ["count(*)"], consistency)
-        return int(row["count(*)"])
+    async def count(self, name: str, where: Condition | None, consistency: Consistency) -> int:
+        [counted] = await self._query(name, expression(where), ["count(*)"], consistency)
+        return int(counted["count(*)"])
 
     async def indexed(self, name: str) -> int:
-        """Rows that the index holds. Lite, whose index is always whole, does not say."""
+        """Records that the index holds. Lite, whose index is always whole, does not say."""
         found: Mapping[str, Any] = await self.call(self._client.describe_index, name, VECTOR)
         return int(found.get("indexed_rows", 0))
 
-    async def query(self, name: str, expression: str, fields: list[str], consistency: str) -> list[Row]:
-        rows = await self.call(
-            self._client.query, name, filter=expression, output_fields=fields, consistency_level=consistency
-        )
-        return list(rows)
+    async def fetch(
+        self, name: str, image_ids: Sequence[str], with_vectors: bool, consistency: Consistency
+    ) -> list[Record]:
+        rows = await self._query(name, expression(image_ids), fields(with_vectors), consistency)
+        return [record(each, with_vectors) for each in rows]
 
     async def page(
-        self, name: str, last: str, size: int, expression: str, fields: list[str], consistency: str
-    ) -> list[Row]:
-        """The rows of `expression` with the `size` smallest keys after `last`, in order."""
-        rows = await self.call(
-            self._client.query,
-            name,
-            filter=both(after(last), expression),
-            limit=size,
-            output_fields=fields,
-            consistency_level=consistency,
-            **self._ordered,
-        )
-        return sorted(rows, key=lambda row: row[KEY].encode())
+        self, name: str, last: str, size: int, where: Condition | None, with_vectors: bool, consistency: Consistency
+    ) -> list[Record]:
+        """The records with the `size` smallest ids after `last`, in the order of the ids' bytes."""
+        chosen = both(after(last), expression(where))
+        rows = await self._query(name, chosen, fields(with_vectors), consistency, limit=size, **self._ordered)
+        return [record(each, with_vectors) for each in sorted(rows, key=lambda each: each[KEY].encode())]
 
     async def search(
         self,
         name: str,
-        vectors: list[Any],
+        vectors: Sequence[Vector],
         limit: int,
+        among: Selection,
+        *,
         metric: Metric,
+        index_type: str,
         parameters: Mapping[str, int],
-        expression: str,
-        fields: list[str],
-        consistency: str,
-    ) -> list[list[Row]]:
-        """The rows of `expression` nearest to each vector, each with `distance` as the metric has it and `entity`."""
+        with_vectors: bool,
+        consistency: Consistency,
+    ) -> list[list[Hit]]:
         answers: Any = await self.call(
             self._client.search,
             name,
-            data=vectors,
+            data=list(vectors),
             anns_field=VECTOR,
-            filter=expression,
+            filter=expression(among),
             limit=limit,
-            output_fields=[KEY, *fields],
-            search_params={"metric_type": metric.value, "params": dict(parameters)},
-            consistency_level=consistency,
+            output_fields=fields(with_vectors),
+            search_params={"metric_type": metric.value, "params": search_parameters(index_type, parameters, limit)},
+            consistency_level=consistency.value,
         )
-        return [list(answer) for answer in answers]
+        return [[hit(each, metric, with_vectors) for each in rows] for rows in answers]
+
+    async def _query(
+        self, name: str, chosen: str, columns: list[str], consistency: Consistency, **options: Any
+    ) -> list[dict[str, Any]]:
+        """The rows of the expression `chosen`."""
+        rows = await self.call(
+            self._client.query,
+            name,
+            filter=chosen,
+            output_fields=columns,
+            consistency_level=consistency.value,
+            **options,
+        )
+        return list(rows)
 
     async def close(self) -> None:
         self._workers.close()

@@ -12,8 +12,9 @@ import heapq
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from services.retriever.backend import Selection
 from services.retriever.filters.conditions import All, AnyOf, Bound, Condition, Exists, Not, OneOf, Range
-from services.retriever.milvus.literals import ATTRIBUTES, literal, stored_name
+from services.retriever.milvus.literals import ATTRIBUTES, any_of, literal, stored_name
 
 
 class _Part(NamedTuple):
@@ -21,9 +22,11 @@ class _Part(NamedTuple):
     text: str
 
 
-def expression(condition: Condition) -> str:
-    """True for the rows for which the condition holds, false for the others."""
-    return _part(condition).text
+def expression(selection: Selection) -> str:
+    """True for the rows that are meant, false for the others. Empty for all rows."""
+    if selection is None:
+        return ""
+    return _part(selection).text if isinstance(selection, Condition) else any_of(selection)
 
 
 def depth(condition: Condition) -> int:

@@ -19,6 +19,7 @@ import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -30,13 +31,14 @@ from pymilvus import MilvusClient, MilvusException
 
 from services.common.calls import incoming, request_id
 from services.common.errors import UpstreamUnavailable
-from services.common.settings import MIB, existing_folder
-from services.retriever.backend import NoSuchCollection, Row
+from services.common.limits import MIB
+from services.common.settings import existing_folder
+from services.retriever.backend import NoSuchCollection
 from services.retriever.milvus.arrow_path import arrow_path
 from services.retriever.milvus.client import Milvus
 from services.retriever.milvus.gates import Gate
 from services.retriever.milvus.idle_flush import IdleFlush
-from services.retriever.records import Index, Metric
+from services.retriever.records import Hit, Index, Metric, Record
 from services.retriever.settings import RetrieverSettings
 
 log = structlog.get_logger()
@@ -60,7 +62,12 @@ logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
 class Lite(Milvus):
     """A Milvus Lite file, a VectorBackend."""
 
-    is_lite = True
+    kind = "milvus-lite"
+    # It has no `in` for JSON, takes true for 1, has a third truth value, and unpacks whole rows, vectors and all, to
+    # look at one attribute.
+    evaluates_filters = False
+    # Its HNSW is slower than its FLAT.
+    default_index = Index("FLAT")
     # It takes DISKANN too, and fails later.
     index_types = Milvus.index_types - {"DISKANN"}
     # It keeps its own order unless it is told that an iterator asks.
@@ -114,18 +121,18 @@ class Lite(Milvus):
     async def load(self, name: str) -> None:
         await self._writing(self._alone_with(name), self._load, name)
 
-    async def upsert(self, name: str, rows: list[Row]) -> None:
+    async def upsert(self, name: str, records: Sequence[Record]) -> None:
         self._refuse()
-        await self._writing(self._alone_with(name), super().upsert, name, rows)
+        await self._writing(self._alone_with(name), super().upsert, name, records)
         if self._log_bytes(name) < FLUSH_BYTES:
-            self._idle_flush.wrote(name, len(rows))
+            self._idle_flush.wrote(name, len(records))
         else:
             with contextlib.suppress(UpstreamUnavailable):  # the rows are in the log
                 await self.flush(name)
 
-    async def delete(self, name: str, expression: str) -> None:
+    async def delete(self, name: str, image_ids: Sequence[str]) -> None:
         self._refuse()
-        await self._writing(self._alone_with(name), super().delete, name, expression)
+        await self._writing(self._alone_with(name), super().delete, name, image_ids)
 
     async def flush(self, name: str) -> None:
         """Writes what is in memory to files; a collection that is gone needs none.
@@ -144,14 +151,17 @@ class Lite(Milvus):
     async def indexed(self, name: str) -> int:
         return await self._reading(self._shared_with(name), super().indexed, name)
 
-    async def query(self, name: str, *args: Any) -> list[Row]:
-        return await self._reading(self._shared_with(name), super().query, name, *args)
+    async def count(self, name: str, *args: Any) -> int:
+        return await self._reading(self._shared_with(name), super().count, name, *args)
 
-    async def page(self, name: str, *args: Any) -> list[Row]:
+    async def fetch(self, name: str, *args: Any) -> list[Record]:
+        return await self._reading(self._shared_with(name), super().fetch, name, *args)
+
+    async def page(self, name: str, *args: Any) -> list[Record]:
         return await self._reading(self._shared_with(name), super().page, name, *args)
 
-    async def search(self, name: str, *args: Any) -> list[list[Row]]:
-        return await self._reading(self._shared_with(name), super().search, name, *args)
+    async def search(self, name: str, *args: Any, **kwargs: Any) -> list[list[Hit]]:
+        return await self._reading(self._shared_with(name), partial(super().search, name, *args, **kwargs))
 
     async def close(self) -> None:
         await self._idle_flush.close()

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from services.common.fingerprint import Fingerprint
 from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR, attribute_name, stored_name
-from services.retriever.records import Attributes, Hit, Metric, Record, Vector
+from services.retriever.records import Attributes, Hit, Metric, Record
 
 # What else is known of a record stands among its attributes, under names that no attribute is stored by.
 _CONTENT, _MODEL = "%content", "%model"
@@ -23,14 +22,14 @@ def fields(with_vectors: bool) -> list[str]:
     return [KEY, ATTRIBUTES, VECTOR] if with_vectors else [KEY, ATTRIBUTES]
 
 
-def row(record: Record, vector: Vector, model: Fingerprint) -> dict[str, Any]:
+def row(record: Record) -> dict[str, Any]:
     stored: dict[str, Any] = {
         stored_name(name): value for name, value in record.attributes.items() if value is not None
     }
-    stored |= {_CONTENT: record.content_sha256, _MODEL: model.checkpoint_sha256}
+    stored |= {_CONTENT: record.content_sha256, _MODEL: record.model_sha256}
     if nulls := [name for name, value in record.attributes.items() if value is None]:
         stored[_NULLS] = nulls
-    return {KEY: record.image_id, VECTOR: vector, ATTRIBUTES: stored}
+    return {KEY: record.image_id, VECTOR: record.vector, ATTRIBUTES: stored}
 
 
 def attributes_of(found: Mapping[str, Any]) -> Attributes:
@@ -51,7 +50,7 @@ def record(found: Mapping[str, Any], with_vectors: bool) -> Record:
     )
 
 
-def hit_key(found: Mapping[str, Any]) -> str:
+def _hit_key(found: Mapping[str, Any]) -> str:
     return str(found["entity"].get(KEY) or found.get(KEY) or found["id"])
 
 
@@ -59,4 +58,4 @@ def hit(found: Mapping[str, Any], metric: Metric, with_vectors: bool) -> Hit:
     value, entity = float(found["distance"]), found["entity"]
     score = 1.0 - value / 2.0 if metric is Metric.L2 else value
     vector = np.array(entity[VECTOR], dtype=np.float32) if with_vectors else None
-    return Hit(hit_key(found), score, attributes_of(entity), vector)
+    return Hit(_hit_key(found), score, attributes_of(entity), vector)

@@ -9,15 +9,13 @@ import time
 import numpy as np
 
 from services.retriever.backend import VectorBackend
-from services.retriever.milvus.literals import ATTRIBUTES, KEY, VECTOR
-from services.retriever.milvus.rows import hit_key
-from services.retriever.records import Consistency, Index, Metric
+from services.retriever.records import Consistency, Index, Metric, Record
 
 # A capital letter, which no id of a collection has, and when it was made, in seconds since 1970.
 _NAME = re.compile(r"SelfTest_([0-9a-f]{8})_[0-9a-f]{8}")
 # A test that takes longer was killed with its retriever.
 LEFT_BEHIND_SECONDS = 600
-_ROWS = {"same": [1.0, 0.0], "oblique": [0.6, 0.8], "opposite": [-1.0, 0.0]}
+_VECTORS = {"same": [1.0, 0.0], "oblique": [0.6, 0.8], "opposite": [-1.0, 0.0]}
 _EXPECTED = [("same", 1.0), ("oblique", 0.6), ("opposite", -1.0)]
 
 
@@ -35,13 +33,20 @@ async def startup_check(backend: VectorBackend) -> None:
     name = f"SelfTest_{now:08x}_{secrets.token_hex(4)}"
     await backend.create(name, 2, Metric.INNER_PRODUCT, Index("FLAT"), {})
     try:
-        rows = [{KEY: key, VECTOR: np.array(row, dtype=np.float32), ATTRIBUTES: {}} for key, row in _ROWS.items()]
-        await backend.upsert(name, rows)
-        query = np.array(_ROWS["same"], dtype=np.float32)
-        strong = Consistency.STRONG.value
-        [answer] = await backend.search(name, [query], 3, Metric.INNER_PRODUCT, {}, "", [], strong)
+        await backend.upsert(name, [Record(key, np.array(vector, np.float32), {}) for key, vector in _VECTORS.items()])
+        [hits] = await backend.search(
+            name,
+            [np.array(_VECTORS["same"], np.float32)],
+            len(_VECTORS),
+            None,
+            metric=Metric.INNER_PRODUCT,
+            index_type="FLAT",
+            parameters={},
+            with_vectors=False,
+            consistency=Consistency.STRONG,
+        )
     finally:
         await backend.drop(name)
-    scores = [(hit_key(each), round(float(each["distance"]), 4)) for each in answer]
+    scores = [(hit.image_id, round(hit.score, 4)) for hit in hits]
     if scores != _EXPECTED:
         raise StoreDisagrees(f"inner products of known vectors came back as {scores}")

@@ -26,5 +26,5 @@ def upgrade() -> None:
     )
     op.create_index("creations_by_collection", "creations", ["collection"])
     op.add_column("images", sa.Column("revision", sa.BigInteger, nullable=False, server_default="0"))
-    # Collections that were there before are their own creation: their rows stay where they are.
+    # The creation id of an existing collection is the collection's id, so that its rows stay unchanged.
     op.execute("INSERT INTO creations SELECT DISTINCT collection, collection, 0, 0 FROM images")
