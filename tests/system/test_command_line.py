@@ -33,6 +33,9 @@ def test_import_a_folder_search_and_delete(embedded: System, name: str, tmp_path
     assert "broken.jpg: image.data: is not an image of a known format" in printed
     assert "1 passed over: 1 .txt" in printed
     assert "20 added, 1 failed" in printed
+    logged = [json.loads(line) for line in (embedded.data / "logs/gateway.log").read_text().splitlines()]
+    [failed] = [entry for entry in logged if entry["event"] == "image failed" and entry["collection"] == name]
+    assert (failed["image_id"], failed["reason"]) == ("broken.jpg", "UNREADABLE_IMAGE")
     (tmp_path / "broken.jpg").unlink()
     assert "20 skipped" in embedded.cli("import", str(tmp_path), "-c", name)
     assert "20 replaced" in embedded.cli("import", str(tmp_path), "-c", name, "--if-exists", "replace")

@@ -26,6 +26,7 @@ from tests.support.system import START_SECONDS, System, new_system
 
 SAMPLE = {image.image_id: image.data for image in gallery()[:12]}
 HANG_SECONDS = 10
+PASSWORD = "geheim"
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -154,25 +155,27 @@ def test_without_restarts_a_dead_child_takes_the_rest_down(tmp_path: Path) -> No
         assert "wentu: retriever was killed by SIGKILL" in (tmp_path / "up.txt").read_text()
 
 
-def test_up_says_what_is_wrong(tmp_path: Path, embedded: System) -> None:
+def test_up_says_what_is_wrong_and_no_password(tmp_path: Path, embedded: System) -> None:
     command = [sys.executable, "-m", "cli.main", "up", "--data", str(tmp_path)]
-    for flags, says in (
-        (["--port", str(embedded.port)], f"port {embedded.port} is used by process "),
-        (["--data", str(embedded.data), "--port", "0"], f"is already used by process {embedded.child.pid}, also a"),
-        (
-            ["--port", "0", "--model", "nope"],
-            "encoder ended with code 1: wentu-encoder: there is no checkpoint at nope",
-        ),
+    database = {"WENTU_IMAGESTORE_DATABASE": f"mysql://user:{PASSWORD}@127.0.0.1:1/wentu"}  # nothing is there
+    for flags, more, says in (
+        (["--port", str(embedded.port)], {}, f"port {embedded.port} is used by process "),
+        (["--port", "0", "--data", str(embedded.data)], {}, f"is already used by process {embedded.child.pid}, also"),
+        (["--port", "0", "--model", "nope"], {}, "encoder ended with code 1: wentu-encoder: there is no checkpoint at"),
+        (["--port", "0"], database, "imagestore ended with code 1: wentu-imagestore: OperationalError: (2003, "),
     ):
-        done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
+        environment = {**os.environ, **more}
+        done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False)
         assert (done.returncode, says in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
+        said = [done.stdout, done.stderr, *(log.read_text() for log in tmp_path.glob("logs/*.log"))]
+        assert not any(PASSWORD in each for each in said)
 
 
 @pytest.fixture(scope="module")
 def locales(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """Environments by name. A machine without the sources of locales has no GBK: there, Python alone writes it."""
     folder = tmp_path_factory.mktemp("locales")
-    command = ["localedef", "-i", "zh_CN", "-f", "GBK", folder / "zh_CN.GBK"]
+    command = ["localedef", "-i", "zh_CN", "-f", "GBK", str(folder / "zh_CN.GBK")]
     made = subprocess.run(command, capture_output=True, check=False).returncode == 0
     gbk = {"LOCPATH": str(folder), "LC_ALL": "zh_CN.GBK"} if made else {"PYTHONIOENCODING": "gbk"}
     return {"gbk": gbk, "C": {"LC_ALL": "C"}, "ascii": {"PYTHONIOENCODING": "ascii"}}
@@ -189,7 +192,7 @@ def test_any_terminal_any_folder_any_address(tmp_path: Path, locales: dict[str, 
     sent_in = {name: "gbk" if "zh_CN.GBK" in locales[name].values() else "utf-8" for name in locales}
     folder = f"{tmp_path}/数据 'a' \"b\" 50%20?#".encode(sent_in["gbk"])
     command = [sys.executable, "-m", "cli.main"]
-    up = [*command, "up", "--data", folder, "--host", host, "--port", "0", "--no-restart"]
+    up: list[str | bytes] = [*command, "up", "--data", folder, "--host", host, "--port", "0", "--no-restart"]
     with process(up, said, cwd="/", **locales["gbk"]) as child:
         wait_until(lambda: b"try: " in said.read_bytes() or child.poll() is not None, START_SECONDS)
         printed = said.read_bytes().decode("gbk")
@@ -211,6 +214,9 @@ def test_any_terminal_any_folder_any_address(tmp_path: Path, locales: dict[str, 
         assert len(modes) > 6
         assert not any(modes.values()), modes
         pids = children_of(child.pid)
+        for pid in pids.values():  # nothing else of theirs is for all users' eyes: a setting may hold a password
+            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            assert {word for word in words if word.startswith("--")} == {"--host", "--port", "--exit-with-parent"}
         child.send_signal(signal.SIGINT)
         wait_gone(pids)
         assert child.wait(10) == 0
