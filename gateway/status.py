@@ -23,6 +23,10 @@ SERVICES = {
 }
 
 
+# A service that hangs must not keep the others' state from being told.
+ANSWER_SECONDS = 5.0
+
+
 class Status:
     """Asks each service for its health and for what it is."""
 
@@ -49,8 +53,9 @@ class Status:
         try:
             serves = await dependency.serves(SERVICES[dependency.name])
             status.health = pb.SERVICE_HEALTH_SERVING if serves else pb.SERVICE_HEALTH_NOT_SERVING
-            await self._describe(dependency, status)
-        except WentuError:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._describe(dependency, status)
+        except (WentuError, TimeoutError):
             status.health = status.health or pb.SERVICE_HEALTH_UNREACHABLE
         return status
 
@@ -73,10 +78,11 @@ class Status:
     async def _collections(self) -> int:
         count, token = 0, ""
         try:
-            while True:
-                page = await self._clients.list_collections(MAX_PAGE_SIZE, token)
-                count, token = count + len(page.collections), page.next_page_token
-                if not token:
-                    return count
-        except WentuError:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while True:
+                    page = await self._clients.list_collections(MAX_PAGE_SIZE, token)
+                    count, token = count + len(page.collections), page.next_page_token
+                    if not token:
+                        return count
+        except (WentuError, TimeoutError):
             return 0

@@ -49,6 +49,10 @@ def test_import_a_folder_search_and_delete(embedded: System, name: str, tmp_path
         assert drawn.size[0] > 500
     assert answer["hits"][0]["imageId"] in table
     assert f"{answer['hits'][0]['score']:.4f}" in table
+    for path, says in ((tmp_path, "is a folder; name an image file"), (tmp_path / "a.txt", "unknown file extension")):
+        printed = embedded.cli("search", "注册", "-c", name, "--sheet", str(path), code=1)
+        assert answer["hits"][0]["imageId"] in printed
+        assert says in printed
 
     first = answer["hits"][0]["imageId"]
     assert f"{first}: deleted" in embedded.cli("delete", first, "-c", name)
