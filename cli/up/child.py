@@ -112,23 +112,22 @@ class Health:
         """Whether all of its names serve."""
         try:
             for name in self._names:
-                if await self._status(name) != health_pb2.HealthCheckResponse.SERVING:
+                if not await self._serves(name):
                     return False
         except grpc.aio.AioRpcError:
             return False
         return True
 
-    async def answers(self) -> bool:
-        """Whether it answers at all."""
+    async def state(self) -> bool | None:
+        """Whether it serves as a whole; None if it does not answer."""
         try:
-            await self._status("")
+            return await self._serves("")
         except grpc.aio.AioRpcError:
-            return False
-        return True
+            return None
 
-    async def _status(self, name: str) -> int:
+    async def _serves(self, name: str) -> bool:
         answer = await self._stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=CHECK_SECONDS)
-        return int(answer.status)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @asynccontextmanager

@@ -17,7 +17,9 @@ class Service:
     """A service: its name, module and place.
 
     `settings` are environment variables: unlike flags, other users of the machine cannot read them, and there may be a
-    password in them. `health` are the names of the health service that must all serve.
+    password in them. `health` are the names of the health service that must all serve before it is ready.
+    `must_serve`: a new start may help if it answers for long that it does not serve. It does not help a store that waits
+    for its disk or its server.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Service:
     place: Place
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     health: Sequence[str] = ("",)
+    must_serve: bool = False
 
     def environment(self, own: Mapping[str, str]) -> dict[str, str]:
         """`own` with the settings. Services read the names of variables in any case, so none may be there twice."""
@@ -59,7 +62,7 @@ def services(
         "imagestore": {"WENTU_IMAGESTORE_DATABASE": mysql or str(data / "images.db")},
     }
     wanted = [
-        Service(name, f"services.{name.removeprefix('old-')}", places[name], values)
+        Service(name, f"services.{name.removeprefix('old-')}", places[name], values, must_serve="encoder" in name)
         for name, values in settings.items()
         if name in places
     ]

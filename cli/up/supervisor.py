@@ -21,6 +21,8 @@ POLL_SECONDS = 0.1
 # A service that served for so long was well; what fails earlier waits longer before each new start.
 STEADY_SECONDS = 30.0
 MAX_PAUSE_SECONDS = 30.0
+# A service that must serve may answer for so long that it does not: a large batch takes its time.
+UNREADY_SECONDS = 120.0
 # Starts in a row that did not come to serve.
 MAX_FAILED_STARTS = 10
 
@@ -87,11 +89,11 @@ class Supervisor:
             hanging.cancel()
         if child.process.returncode is None:
             await kill(child)
-            return served.is_set(), f"did not answer for {self._hang_seconds:.0f} s and was killed"
+            return served.is_set(), f"{hanging.result()} and was killed"
         return served.is_set(), child.end()
 
-    async def _watch(self, child: Child, served: asyncio.Event, *, again: bool) -> None:
-        """Returns if the child hangs after it has served. Until it serves, it has any time: it may load a model."""
+    async def _watch(self, child: Child, served: asyncio.Event, *, again: bool) -> str:
+        """Returns how the child hangs, once it does. Until it serves, it has any time: it may load a large model."""
         name = child.service.name
         async with health(child) as asked:
             await self._until_it_serves(child, asked)
@@ -99,11 +101,15 @@ class Supervisor:
             self._served[name].set()
             if again:
                 say(f"{name} serves again after {child.age_seconds():.1f} s")
-            missed = 0
+            silent = unready = 0
             # Counted, not timed: this process may have stood still itself.
-            while missed * CHECK_SECONDS < self._hang_seconds:
-                answered, _ = await asyncio.gather(asked.answers(), asyncio.sleep(CHECK_SECONDS))
-                missed = 0 if answered else missed + 1
+            while silent * CHECK_SECONDS < self._hang_seconds:
+                state, _ = await asyncio.gather(asked.state(), asyncio.sleep(CHECK_SECONDS))
+                silent = silent + 1 if state is None else 0
+                unready = unready + 1 if state is False else 0
+                if child.service.must_serve and unready * CHECK_SECONDS >= UNREADY_SECONDS:
+                    return f"answered for {UNREADY_SECONDS:.0f} s that it cannot serve"
+            return f"did not answer for {self._hang_seconds:.0f} s"
 
     async def _until_it_serves(self, child: Child, asked: Health) -> None:
         told = ""

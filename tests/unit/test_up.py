@@ -78,6 +78,7 @@ def test_only_flags_override_variables_and_no_value_is_a_flag(tmp_path: Path) ->
     def settings(**given: str) -> dict[str, dict[str, str]]:
         made = services(tmp_path, PLACES, "new.pt", "", "mysql://u:secret@h/d", "old", **given)
         assert "secret" not in repr(made)
+        assert [each.name for each in made if each.must_serve] == ["encoder", "old-encoder"]
         return {each.name: dict(each.settings) for each in made}
 
     assert settings() == {
