@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.errors import CommandError
-from cli.terminal import warn
 
 LOCK = "up.lock"
 LOGS = "logs"
+OURS = ("images.db", "milvus.db", LOGS, LOCK)
 
 
 @contextmanager
@@ -42,6 +43,13 @@ def held(folder: Path) -> Iterator[None]:
         lock.truncate()
         lock.write(str(os.getpid()))
         lock.flush()
-        if folder.stat().st_mode & 0o077:
-            warn(f"other users of this machine can look into {folder}; chmod -R go= {folder} keeps them out")
+        _close(folder)
         yield
+
+
+def _close(folder: Path) -> None:
+    """Takes from other users what earlier versions let them read. A folder that somebody else made keeps its mode."""
+    for path in folder.iterdir():
+        if path.name.startswith(OURS) and path.stat().st_mode & 0o077:
+            with contextlib.suppress(PermissionError):  # it belongs to another user, who may have reasons
+                path.chmod(path.stat().st_mode & 0o700)

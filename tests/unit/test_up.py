@@ -130,8 +130,11 @@ def test_a_data_folder_is_private_and_has_one_user(tmp_path: Path) -> None:
         script = "import sys, pathlib; from cli.up.data_folder import held; held(pathlib.Path(sys.argv[1])).__enter__()"
         done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
         assert f"is already used by process {os.getpid()}, also a wentu up" in done.stderr
+    (folder / "images.db-wal").touch(0o644)
+    (folder / "milvus.db").mkdir(0o755)
     with held(folder):
-        pass
+        modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {"logs": 0o700, "up.lock": 0o600, "images.db-wal": 0o600, "milvus.db": 0o700}
 
 
 def test_data_folders_that_cannot_be_used(tmp_path: Path) -> None:
