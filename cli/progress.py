@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from cli.sources import Source
 from cli.terminal import console, warn
 from cli.upload import ImportReport
 
@@ -17,15 +16,15 @@ LINE_SHARE = 0.1
 
 
 @contextmanager
-def shown(source: Source, report: ImportReport) -> Iterator[Callable[[], None]]:
+def shown(report: ImportReport) -> Iterator[Callable[[], None]]:
     """Yields what to call after each outcome."""
     if console.is_terminal:
-        yield from _bar(source, report)
+        yield from _bar(report)
     else:
-        yield _lines(source, report)
+        yield _lines(report)
 
 
-def _bar(source: Source, report: ImportReport) -> Iterator[Callable[[], None]]:
+def _bar(report: ImportReport) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(markup=False))
     with Progress(
         *columns, TextColumn("{task.fields[counts]}", markup=False), TimeRemainingColumn(), console=console
@@ -33,18 +32,18 @@ def _bar(source: Source, report: ImportReport) -> Iterator[Callable[[], None]]:
         task = bar.add_task("importing", total=1.0, counts="")
 
         def show() -> None:
-            bar.update(task, completed=source.fraction(), counts=_counts(report))
+            bar.update(task, completed=report.share, counts=_counts(report))
 
         yield show
         show()
 
 
-def _lines(source: Source, report: ImportReport) -> Callable[[], None]:
+def _lines(report: ImportReport) -> Callable[[], None]:
     last_time, last_share = time.monotonic(), 0.0
 
     def show() -> None:
         nonlocal last_time, last_share
-        share, now = source.fraction(), time.monotonic()
+        share, now = report.share, time.monotonic()
         # Both: a small import needs no lines, and a long one not many.
         if now - last_time >= LINE_SECONDS or (share - last_share >= LINE_SHARE and now - last_time >= 1):
             last_time, last_share = now, share

@@ -12,7 +12,7 @@ from typing import IO
 import grpc
 
 from cli.client import TIMEOUT_SECONDS, Client, Requests, word
-from cli.sources import Item, SourceFailure, SourceImage
+from cli.sources import Item, SourceFailure
 from cli.sources.source import MAX_UPLOAD_BYTES, too_large
 from cli.terminal import plain
 from protos import search_pb2 as pb
@@ -34,6 +34,16 @@ WORDS = {
 MAX_FAILURES_KEPT = 20
 
 
+@dataclass(frozen=True)
+class Sent:
+    """Where an image that was sent came from, without its bytes, and how much of the source was read before it."""
+
+    image_id: str
+    file: str
+    line: int
+    share: float
+
+
 @dataclass
 class ImportReport:
     """How an import went so far: a count per word, and why failures failed. `file` takes each failure as JSON."""
@@ -45,8 +55,10 @@ class ImportReport:
     notes: set[pb.Note.ValueType] = field(default_factory=set)
     file: IO[str] | None = None
     started: float = field(default_factory=time.monotonic)
+    # How much of the source is dealt with, 0 to 1: what was read and is still on its way does not count.
+    share: float = 0.0
 
-    def add(self, response: pb.AddImagesResponse, sent: SourceImage | None) -> None:
+    def add(self, response: pb.AddImagesResponse, sent: Sent | None) -> None:
         """Takes an outcome; `sent` says where its image came from."""
         self.notes.update(response.notes)
         if response.status == pb.ADD_STATUS_FAILED:
@@ -98,6 +110,7 @@ def ensure_collection(client: Client, collection: str) -> None:
 def send(
     client: Client,
     items: Iterable[Item],
+    fraction: Callable[[], float],
     collection: str,
     if_exists: types_pb2.IfExists.ValueType,
     report: ImportReport,
@@ -105,12 +118,17 @@ def send(
 ) -> None:
     """Streams the items to the gateway and puts the outcomes into `report` as they come, calling `show` after each.
 
+    `fraction` says how much of the source was read so far.
+
     What stops the reading of `items` is raised after the outcomes of what was sent before have come.
     """
-    sent: dict[int, SourceImage] = {}
-    requests = Requests(_requests(items, collection, if_exists, report, sent))
+    sent: dict[int, Sent] = {}
+    requests = Requests(_requests(items, fraction, collection, if_exists, report, sent))
     for response in client.images.AddImages(iter(requests)):
         report.add(response, sent.pop(response.index, None))
+        # A copy: gRPC's thread adds to it meanwhile.
+        waiting = list(sent.values())
+        report.share = waiting[0].share if waiting else fraction()
         show()
     for lost in list(sent.values()):  # a server that ends early leaves some
         report.fail(SourceFailure(lost.image_id, "the gateway did not say what became of it", lost.file, lost.line))
@@ -120,20 +138,22 @@ def send(
 
 def _requests(
     items: Iterable[Item],
+    fraction: Callable[[], float],
     collection: str,
     if_exists: types_pb2.IfExists.ValueType,
     report: ImportReport,
-    sent: dict[int, SourceImage],
+    sent: dict[int, Sent],
 ) -> Iterator[pb.AddImagesRequest]:
     yield pb.AddImagesRequest(options=pb.AddImagesOptions(collection=collection, if_exists=if_exists))
     index = 0
+    share = 0.0
     for item in items:
         request = _request(item)
         if isinstance(request, SourceFailure):
             report.fail(request)
             continue
-        # Where it came from, without its bytes.
-        sent[index] = SourceImage(request.image.image_id, b"", file=item.file, line=item.line)
+        sent[index] = Sent(request.image.image_id, item.file, item.line, share)
+        share = fraction()
         index += 1
         yield request
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import structlog
 from grpc import aio
 
 from gateway.collections import Collections
@@ -28,6 +29,8 @@ from services.common.errors import InvalidField
 from services.common.ids import check_collection
 from services.common.interceptors import Context
 from services.common.wire_errors import item_error
+
+log = structlog.get_logger()
 
 SEARCH, IMAGES, COLLECTIONS = (
     pb.DESCRIPTOR.services_by_name[name].full_name for name in ("SearchService", "ImageService", "CollectionService")
@@ -101,6 +104,7 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         found = await self._clients.collections.get(collection, fresh=True)
         importer = self._importer(collection, found.creation_id, first.options.if_exists)
         async for finished in Pipeline(importer.add, self._settings).run(_uploads(request_iterator)):
+            _log_failure(collection, finished)
             yield _response(finished)
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> AsyncIterator[pb.GetImageResponse]:
@@ -191,6 +195,18 @@ async def _uploads(requests: AsyncIterator[pb.AddImagesRequest]) -> AsyncIterato
         if request.WhichOneof("part") != "image":
             raise InvalidField("image", "must be set in every message after the first")
         yield request.image
+
+
+def _log_failure(collection: str, finished: Finished) -> None:
+    """The call itself ends well, so its own line does not tell."""
+    if (error := finished.outcome.error) is not None:
+        log.warning(
+            "image failed",
+            collection=collection,
+            image_id=finished.image_id,
+            reason=error.reason,
+            problem=error.message,
+        )
 
 
 def _response(finished: Finished) -> pb.AddImagesResponse:

@@ -17,9 +17,12 @@ from gateway.upstreams.upstream import Upstream
 from protos import admin_pb2 as pb
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
 from services.common import __version__
+from services.common.addresses import host_port
 from services.common.errors import WentuError
 from services.common.limits import MAX_PAGE_SIZE
 
+# A service that hangs must not delay the state of the others for longer.
+ANSWER_SECONDS = 5.0
 SERVICES = {
     name: descriptor.services_by_name[service].full_name
     for name, descriptor, service in (
@@ -41,7 +44,7 @@ class Status:
     async def get(self) -> pb.GetStatusResponse:
         own = pb.ServiceStatus(
             name="gateway",
-            address=f"{self._settings.host}:{self._settings.port}",
+            address=host_port(self._settings.host, self._settings.port),
             health=pb.SERVICE_HEALTH_SERVING,
             version=__version__,
         )
@@ -65,12 +68,13 @@ class Status:
     async def _collections(self) -> int:
         count, token = 0, ""
         try:
-            while True:
-                page = await self._clients.retriever.list_collections(MAX_PAGE_SIZE, token)
-                count, token = count + len(page.collections), page.next_page_token
-                if not token:
-                    return count
-        except WentuError:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while True:
+                    page = await self._clients.retriever.list_collections(MAX_PAGE_SIZE, token)
+                    count, token = count + len(page.collections), page.next_page_token
+                    if not token:
+                        return count
+        except (WentuError, TimeoutError):
             return 0
 
 
@@ -80,8 +84,9 @@ async def _status(upstream: Upstream, describe: Callable[[pb.ServiceStatus], Awa
     try:
         serves = await upstream.serves(SERVICES[upstream.name])
         status.health = pb.SERVICE_HEALTH_SERVING if serves else pb.SERVICE_HEALTH_NOT_SERVING
-        await describe(status)
-    except WentuError:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await describe(status)
+    except (WentuError, TimeoutError):
         status.health = status.health or pb.SERVICE_HEALTH_UNREACHABLE
     return status
 

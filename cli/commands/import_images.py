@@ -67,9 +67,9 @@ def import_command(
         client = stack.enter_context(connected(gateway))
         ensure_collection(client, collection)
         try:
-            with shown(opened, report) as show:
+            with shown(report) as show:
                 items = identified(opened, id_rule, encoding)
-                send(client, items, collection, CHOICES[if_exists], report, show)
+                send(client, items, opened.fraction, collection, CHOICES[if_exists], report, show)
         except KeyboardInterrupt as error:
             say_summary(report, opened.passed_over)
             warn("wentu: interrupted; the same command goes on where this one stopped")

@@ -78,6 +78,8 @@ def _caption(hit: pb.Hit) -> str:
 def _draw(client: Client, collection: str, text: str, response: pb.SearchResponse, path: Path) -> None:
     from cli.sheet import Cell, chinese_font, draw_sheet  # Pillow takes its time to load, and only this needs it
 
+    if path.is_dir():
+        raise CommandError(f"--sheet {path} is a folder; name an image file in it")
     try:
         cells = [
             Cell(client.read_image(collection, hit.image_id, types_pb2.RENDITION_THUMBNAIL), hit.score, _caption(hit))

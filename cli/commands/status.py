@@ -20,6 +20,8 @@ HEALTH_WORDS = {
     admin_pb2.SERVICE_HEALTH_NOT_SERVING: "not serving",
     admin_pb2.SERVICE_HEALTH_UNREACHABLE: "unreachable",
 }
+# The services that know the collections and their sizes.
+KNOWING = ("retriever", "imagestore")
 
 
 def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
@@ -29,7 +31,7 @@ def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
     """
     with connected(gateway) as client:
         status = client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=TIMEOUT_SECONDS)
-        collections, trouble = _collections(client)
+        collections, trouble = _collections(client, status.services)
     if as_json:
         document = json_format.MessageToDict(status)
         document["collections"] = [json_format.MessageToDict(collection) for collection in collections]
@@ -54,8 +56,11 @@ def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
         raise typer.Exit(1)
 
 
-def _collections(client: Client) -> tuple[list[pb.Collection], str]:
+def _collections(client: Client, services: Sequence[admin_pb2.ServiceStatus]) -> tuple[list[pb.Collection], str]:
     """The collections with their sizes; and why they are not known, if a service that knows them is down."""
+    gone = [each.name for each in services if each.health == admin_pb2.SERVICE_HEALTH_UNREACHABLE]
+    if missing := [name for name in gone if name in KNOWING]:  # asking would only take long
+        return [], f"not known without {' and '.join(missing)}"
     try:
         return [
             client.collections.GetCollection(
@@ -83,7 +88,7 @@ def _fidelity(encoder: admin_pb2.ServiceStatus) -> str:
         return ""
     texts, images = encoder.fidelity.texts, encoder.fidelity.images
     return (
-        f"\ncosine to f32, least (mean): texts {texts.least_cosine:.5f} ({texts.mean_cosine:.5f}), "
+        f"; cosine to f32, least (mean): texts {texts.least_cosine:.5f} ({texts.mean_cosine:.5f}), "
         f"images {images.least_cosine:.5f} ({images.mean_cosine:.5f})"
     )
 

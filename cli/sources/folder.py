@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.sources.source import LEFTOVER, MAX_UPLOAD_BYTES, Item, SourceFailure, SourceImage, is_leftover, too_large
+from cli.sources.text_encoding import file_name
 from services.common.image_formats import HEAD_BYTES, ending, may_be_image
 
 UNREADABLE = "unreadable"
@@ -34,7 +35,7 @@ class Folder:
             yield SourceFailure(name, f"the folder cannot be read: {error.strerror}", file=name, passed_over=True)
         for name in self._files:
             self._done += 1
-            item = read_image(self._path / name, name.replace(os.sep, "/"), self.passed_over)
+            item = read_image(self._path / name, file_name(name).replace(os.sep, "/"), self.passed_over)
             if item is not None:
                 yield item
 
@@ -61,7 +62,7 @@ class SingleImage:
         return 1.0
 
     def __iter__(self) -> Iterator[Item]:
-        item = read_image(self._path, self._path.name, self.passed_over)
+        item = read_image(self._path, file_name(self._path.name), self.passed_over)
         if item is not None:
             yield item
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 # UTF-8 writes characters up to here in two bytes at most, as GBK and Big5 write theirs.
 _LAST_OF_TWO_BYTES = "\u07ff"
 
@@ -12,6 +14,19 @@ def decode(raw: bytes, encoding: str = "") -> str | None:
     if encoding and (text is None or may_be_misread(text)):
         return _decode(raw, encoding) or text
     return text
+
+
+def file_name(name: str) -> str:
+    """A file's name as the system gave it, read as UTF-8 whatever the locale is; bytes that are not stay surrogates.
+
+    If the locale reads them well and UTF-8 does not, or perhaps by chance only, the locale is right: a GBK terminal.
+    """
+    utf8 = os.fsencode(name).decode("utf-8", "surrogateescape")
+    return name if _is_text(name) and (not _is_text(utf8) or may_be_misread(utf8)) else utf8
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def may_be_misread(text: str) -> bool:

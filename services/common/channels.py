@@ -61,6 +61,7 @@ class ChannelOptions(TypedDict, total=False):
     max_message_bytes: of a request and of an answer.
     use_proxy: go through the proxy that the environment names.
     silence_seconds, ping_seconds: as the constants of this module.
+    own_connection: share no connection with other channels of this process, and look for a server that restarts often.
     """
 
     direct: bool
@@ -68,6 +69,7 @@ class ChannelOptions(TypedDict, total=False):
     use_proxy: bool
     silence_seconds: float
     ping_seconds: float
+    own_connection: bool
 
 
 def _options(
@@ -76,6 +78,7 @@ def _options(
     use_proxy: bool = False,
     silence_seconds: float = SILENCE_SECONDS,
     ping_seconds: float = PING_SECONDS,
+    own_connection: bool = False,
 ) -> Options:
     balanced: Options = [("grpc.service_config", BALANCED)]
     return [
@@ -94,7 +97,8 @@ def _options(
         # A replica that restarts is looked for again quickly.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", round(CONNECT_SECONDS * 1000)),
-        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.max_reconnect_backoff_ms", 300 if own_connection else 2000),
+        ("grpc.use_local_subchannel_pool", int(own_connection)),
         ("grpc.dns_min_time_between_resolutions_ms", 1000),
     ]
 

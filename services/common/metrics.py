@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
+from services.common.addresses import host_port
 from services.common.errors import StartError
 from services.common.settings import ServerSettings
 
@@ -24,9 +25,9 @@ def metrics_served(settings: ServerSettings, registry: CollectorRegistry) -> Ite
     try:
         server, thread = start_http_server(settings.metrics_port, settings.host, registry)
     except OSError as error:
-        address = f"{settings.host}:{settings.metrics_port}"
+        address = host_port(settings.host, settings.metrics_port)
         raise StartError(f"cannot serve metrics on {address}: {error.strerror}") from error
-    log.info("metrics", address=f"http://{settings.host}:{server.server_port}/metrics")
+    log.info("metrics", address=f"http://{host_port(settings.host, server.server_port)}/metrics")
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from services.common.addresses import host_port
 from services.common.call_metrics import CallMetrics
 from services.common.errors import StartError
 from services.common.health import Check, Readiness
@@ -99,14 +100,14 @@ async def _serving(
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     add_reflection(server, (*services, health_name))
     await readiness.begin()
-    port = _bind(server, f"{settings.host}:{settings.port}")
+    port = _bind(server, host_port(settings.host, settings.port))
     await server.start()
     await readiness.check_all()
     # What is there now stays: the collector need not look through it again and again, with every caller waiting.
     gc.collect()
     gc.freeze()
     watcher = asyncio.create_task(readiness.watch(), name="readiness")
-    log.info("serving", address=f"{settings.host}:{port}")
+    log.info("serving", address=host_port(settings.host, port))
     try:
         yield port
     finally:

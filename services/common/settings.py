@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -67,7 +68,11 @@ SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 
 def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
-    """Read settings from the command line and the environment. Exits with one line per mistake, and status 2."""
+    """Read settings from the command line and the environment. Exits with one line per mistake, and status 2.
+
+    What the process creates from here on (databases, caches) is readable for its user alone.
+    """
+    os.umask(0o077)
     kind.model_config["cli_prog_name"] = program
     try:
         return CliApp.run(kind)

@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from services.common.settings import existing_folder
 from services.imagestore.settings import ImageStoreSettings
@@ -37,7 +37,13 @@ def database_url(database: str) -> URL:
         path = Path(database).expanduser()
         existing_folder(path.parent)
         return URL.create("sqlite", database=str(path))
-    url = make_url(database)
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError):  # some of these have a part of the address in them, and so of the password
+        raise ValueError(
+            "the database's address must have the form mysql://user:password@host:3306/database; "
+            "in the password, write @ as %40, / as %2F and : as %3A"
+        ) from None
     if url.get_backend_name() not in ("mysql", "mariadb"):
         raise ValueError(f"the database must be a path or mysql://..., not {url.get_backend_name()}://...")
     return url.set(drivername="mysql+pymysql").update_query_dict({"charset": "utf8mb4"})
@@ -96,7 +102,7 @@ class Database:
     def _migrate(self, connection: Connection) -> None:
         """Migrate the schema to this version. Replicas that start at the same time wait for each other."""
         config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
         if self.is_sqlite:
             command.upgrade(config, "head")

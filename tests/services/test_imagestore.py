@@ -26,6 +26,7 @@ from protos import imagestore_pb2_grpc, types_pb2
 from services.common.channels import open_channel
 from services.common.limits import CHUNK_BYTES, MIB
 from services.imagestore.__main__ import running
+from services.imagestore.database import database_url
 from services.imagestore.settings import ImageStoreSettings
 from tests.support import servers
 from tests.support.images import drawn, encoded, noise
@@ -359,3 +360,23 @@ async def test_a_image_beyond_max_allowed_packet(tmp_path: Path) -> None:
                 assert "1,048,576" in refused.message
             await put(stub, small=os.urandom(480_000))
             assert await counts(stub) == (1, 1, 480_000)
+
+
+async def test_a_password_from_an_option_file(mariadb_address: str, tmp_path: Path) -> None:
+    """MySQL's own way to keep a password out of addresses."""
+    url = make_url(mariadb_address)
+    options = tmp_path / "my.cnf"
+    options.write_text("[client]\nuser = filed\npassword = geheim\n")
+    with pymysql.connect(host=url.host or "", port=url.port or 0, user="root") as connection:
+        connection.cursor().execute("GRANT ALL ON wentu.* TO filed@'%' IDENTIFIED BY 'geheim'")
+    async with serving(f"mysql://{url.host}:{url.port}/wentu?read_default_file={options}") as stub:
+        assert (await stub.GetBlobStore(pb.GetBlobStoreRequest())).kind == "mariadb"
+
+
+@pytest.mark.parametrize(
+    "address", ["mysql://user:geheim@host:port/db", "mysql:/user:geheim@h/://", "mysql://u:pw@ge:heim/db"]
+)
+def test_a_bad_address_does_not_show_its_password(address: str) -> None:
+    with pytest.raises(ValueError, match="must have the form mysql://") as refused:
+        database_url(address)
+    assert "heim" not in str(refused.value)

@@ -52,11 +52,13 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def process(command: Sequence[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: Sequence[str | bytes], log: Path, cwd: str | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A child process in its own session. It is ended together with all of its children."""
     with log.open("ab") as file:
         child = subprocess.Popen(
-            command, stdout=file, stderr=file, start_new_session=True, env={**os.environ, **environment}
+            command, stdout=file, stderr=file, start_new_session=True, cwd=cwd, env={**os.environ, **environment}
         )
     try:
         yield child

@@ -47,7 +47,9 @@ class System:
         log = self.data / "up.txt"
         log.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
-        with process([*command, *self.flags], log) as self.child:
+        # A service that breaks must not go unnoticed.
+        restart = () if "--restart" in self.flags else ("--no-restart",)
+        with process([*command, *self.flags, *restart], log) as self.child:
             deadline = time.monotonic() + START_SECONDS
             while "ready" not in log.read_text():
                 assert self.child.poll() is None, log.read_text()

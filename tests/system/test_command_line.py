@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 import uuid
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from PIL import Image
 
 from tests.support.images import gallery, noise
 from tests.support.servers import free_ports
-from tests.support.system import System, new_system
+from tests.support.system import System
 
 
 @pytest.fixture
@@ -35,6 +33,9 @@ def test_import_a_folder_search_and_delete(embedded: System, name: str, tmp_path
     assert "broken.jpg: image.data: is not an image of a known format" in printed
     assert "1 passed over: 1 .txt" in printed
     assert "20 added, 1 failed" in printed
+    logged = [json.loads(line) for line in (embedded.data / "logs/gateway.log").read_text().splitlines()]
+    [failed] = [entry for entry in logged if entry["event"] == "image failed" and entry["collection"] == name]
+    assert (failed["image_id"], failed["reason"]) == ("broken.jpg", "UNREADABLE_IMAGE")
     (tmp_path / "broken.jpg").unlink()
     assert "20 skipped" in embedded.cli("import", str(tmp_path), "-c", name)
     assert "20 replaced" in embedded.cli("import", str(tmp_path), "-c", name, "--if-exists", "replace")
@@ -48,6 +49,10 @@ def test_import_a_folder_search_and_delete(embedded: System, name: str, tmp_path
         assert drawn.size[0] > 500
     assert answer["hits"][0]["imageId"] in table
     assert f"{answer['hits'][0]['score']:.4f}" in table
+    for path, says in ((tmp_path, "is a folder; name an image file"), (tmp_path / "a.txt", "unknown file extension")):
+        printed = embedded.cli("search", "注册", "-c", name, "--sheet", str(path), code=1)
+        assert answer["hits"][0]["imageId"] in printed
+        assert says in printed
 
     first = answer["hits"][0]["imageId"]
     assert f"{first}: deleted" in embedded.cli("delete", first, "-c", name)
@@ -102,62 +107,6 @@ def test_status_and_collections(embedded: System, name: str) -> None:
     for word in ("gateway", "encoder", "retriever", "imagestore", "serving", "milvus-lite", "sqlite"):
         assert word in printed
     embedded.drop(name)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def children_of(pid: int) -> dict[str, int]:
-    """The services that a `wentu up` runs, by module."""
-    found = {}
-    for line in subprocess.check_output(["ps", "-o", "pid=,args=", "--ppid", str(pid)], text=True).splitlines():
-        words = line.split()
-        if "-m" in words:
-            found[words[words.index("-m") + 1]] = int(words[0])
-    return found
-
-
-def wait_gone(pids: dict[str, int], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while any(map(is_alive, pids.values())):
-        assert time.monotonic() < deadline, {name: pid for name, pid in pids.items() if is_alive(pid)}
-        time.sleep(0.1)
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_up_leaves_no_child_behind(tmp_path: Path, how: signal.Signals) -> None:
-    system = new_system(tmp_path)
-    with system.running():
-        pids = children_of(system.child.pid)
-        assert set(pids) == {"gateway", "services.encoder", "services.retriever", "services.imagestore"}
-        os.kill(system.child.pid, how)
-        wait_gone(pids)
-        assert system.child.wait(10) == (0 if how is signal.SIGINT else -9)
-
-
-def test_a_dead_child_is_reported_and_takes_the_rest_down(tmp_path: Path) -> None:
-    system = new_system(tmp_path)
-    with system.running():
-        pids = children_of(system.child.pid)
-        os.kill(pids["services.retriever"], signal.SIGKILL)
-        wait_gone(pids)
-        assert system.child.wait(30) == 1
-        assert "retriever ended with code -9" in (tmp_path / "up.txt").read_text()
-
-
-def test_up_says_what_is_wrong(tmp_path: Path, embedded: System) -> None:
-    command = [sys.executable, "-m", "cli.main", "up", "--data", str(tmp_path)]
-    taken = subprocess.run([*command, "--port", str(embedded.port)], capture_output=True, text=True, check=False)
-    assert (taken.returncode, f"port {embedded.port + 1} is taken" in taken.stderr) == (1, True), taken.stderr
-    port = str(free_ports(4))
-    wrong = subprocess.run([*command, "--port", port, "--model", "nope"], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 1
-    assert "encoder ended with code 1" in wrong.stderr
-    assert "there is no checkpoint at nope" in wrong.stderr
 
 
 def test_settings_name_their_mistakes() -> None:

@@ -145,6 +145,23 @@ def test_an_image_store_that_hangs_is_left_alone_for_a_while(fleet: Fleet) -> No
     eventually(lambda: not fleet.system.search("c", "笑脸").images_unavailable, 10)
 
 
+def test_status_tells_what_hangs(fleet: Fleet) -> None:
+    frozen = [fleet.children[name] for name in ("encoder", "retriever", "imagestore")]
+    started = time.monotonic()
+    for child in frozen:
+        child.send_signal(signal.SIGSTOP)
+    try:
+        printed = fleet.system.cli("status", code=1)
+        assert time.monotonic() - started < 30
+    finally:
+        for child in frozen:
+            child.send_signal(signal.SIGCONT)
+    assert printed.count("unreachable") == 3
+    assert "collections: not known without retriever and imagestore" in printed
+    eventually(lambda: health(fleet.system.address, "wentu.v1.SearchService") == "SERVING")
+    assert "\\x0a" not in fleet.system.cli("status")
+
+
 def test_without_the_retriever_images_are_read(fleet: Fleet) -> None:
     fleet.kill("retriever")
     eventually(lambda: health(fleet.system.address, "wentu.v1.SearchService") == "NOT_SERVING")

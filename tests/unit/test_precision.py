@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cli.up import services
 from gateway.maintenance.snapshots.layout import creation, settings
 from gateway.metrics import GatewayMetrics
 from gateway.precision import PrecisionNotes
@@ -125,15 +123,3 @@ def test_a_snapshot_keeps_the_precision_and_one_of_before_is_read() -> None:
     for name in ("precision", "strict_precision", "fidelity"):
         del kept[name]
     assert creation("new", kept).precision == ""
-
-
-def test_up_passes_precision_and_architecture_on() -> None:
-    def flags(**given: str) -> dict[str, tuple[str, ...]]:
-        made = services(Path("data"), "127.0.0.1", 1, "new.pt", "", "", "old", **given)
-        return {each.name: each.flags for each in made if "encoder" in each.name}
-
-    assert flags() == {"encoder": ("--model", "new.pt"), "old-encoder": ("--model", "old")}
-    assert flags(architecture="RN50", precision="f32") == {
-        "encoder": ("--model", "new.pt", "--architecture", "RN50", "--precision", "f32"),
-        "old-encoder": ("--model", "old", "--precision", "f32"),
-    }

@@ -185,7 +185,7 @@ def test_an_item_that_cannot_be_sent_fails_alone() -> None:
     report = ImportReport(file=io.StringIO())
     client: Any = Gateway()
     with pytest.raises(CommandError, match="the archive is cut"):
-        send(client, items(), "c", types_pb2.IF_EXISTS_SKIP, report, lambda: None)
+        send(client, items(), lambda: 1.0, "c", types_pb2.IF_EXISTS_SKIP, report, lambda: None)
     assert report.counts == {"added": 1, "failed": 5}
     assert isinstance(report.file, io.StringIO)
     written = {entry["id"]: entry for entry in map(json.loads, report.file.getvalue().splitlines())}
@@ -194,9 +194,32 @@ def test_an_item_that_cannot_be_sent_fails_alone() -> None:
     assert "has 70,000,000 bytes; a message takes at most" in written["large"]["reason"]
 
 
+def test_progress_does_not_count_what_is_on_its_way() -> None:
+    """All images are read before the first outcome comes."""
+    shares: list[float] = []
+    report = ImportReport()
+    read = 0
+
+    def items() -> Any:
+        nonlocal read
+        for number in range(4):
+            read += 1
+            yield SourceImage(f"{number}", b"1")
+
+    client: Any = Gateway()
+    send(client, items(), lambda: read / 4, "c", types_pb2.IF_EXISTS_SKIP, report, lambda: shares.append(report.share))
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_an_interrupted_import_sums_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(
-        _client: object, items: Any, _collection: str, _if_exists: int, report: ImportReport, _show: object
+        _client: object,
+        _items: Any,
+        _share: Any,
+        _collection: str,
+        _if_exists: int,
+        report: ImportReport,
+        _show: object,
     ) -> None:
         report.fail(SourceFailure("a.jpg", "because"))
         report.counts["added"] += 3

@@ -34,6 +34,7 @@ from services.common.errors import UpstreamUnavailable
 from services.common.limits import MIB
 from services.common.settings import existing_folder
 from services.retriever.backend import NoSuchCollection
+from services.retriever.milvus.arrow_path import arrow_path
 from services.retriever.milvus.client import Milvus
 from services.retriever.milvus.gates import Gate
 from services.retriever.milvus.idle_flush import IdleFlush
@@ -73,8 +74,9 @@ class Lite(Milvus):
     _ordered: Mapping[str, str] = {"iterator": "True"}
 
     def __init__(self, settings: RetrieverSettings) -> None:
-        self._path = Path(settings.milvus).expanduser().absolute()
-        existing_folder(self._path.parent)
+        path = Path(settings.milvus).expanduser().absolute()
+        existing_folder(path.parent)
+        self._path = arrow_path(path)
         database = settings.milvus_database
         self._folders = self._path / (f"databases/{database}/collections" if database else "collections")
         super().__init__(settings)
