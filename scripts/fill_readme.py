@@ -9,9 +9,10 @@ import re
 import sys
 from pathlib import Path
 
-from scripts.settings_table import tables
+from scripts.settings_table import chinese_tables, tables
 
 FIRST_LINE = "Starting the four services ..."
+READMES = {"README.md": tables, "README.zh-CN.md": chinese_tables}
 
 
 def between(text: str, name: str, body: str) -> str:
@@ -22,8 +23,8 @@ def between(text: str, name: str, body: str) -> str:
 
 
 def main() -> None:
-    for path in (Path("README.md"), Path("README.zh-CN.md")):
-        text = between(path.read_text(encoding="utf-8"), "settings", tables())
+    for path, settings in ((Path(name), settings) for name, settings in READMES.items()):
+        text = between(path.read_text(encoding="utf-8"), "settings", settings())
         if len(sys.argv) > 1:
             output = Path(sys.argv[1]).read_text(encoding="utf-8")
             shown = "\n".join(line.rstrip() for line in output[output.index(FIRST_LINE) :].strip().splitlines())

@@ -17,12 +17,11 @@ import yaml
 from cli.sources import SourceImage
 from demo.queries import development_queries, hit_rate
 from protos import errors_pb2
-from scripts.settings_table import ROOMS, tables
+from scripts.fill_readme import READMES
+from scripts.settings_table import ROOMS, chinese, tables
 from services.common import errors
 from tests.support.images import gallery
 from tests.support.system import System
-
-READMES = ("README.md", "README.zh-CN.md")
 
 
 def imported(path: Path) -> set[str]:
@@ -61,7 +60,13 @@ def test_every_error_has_its_reason_in_the_contract() -> None:
 
 @pytest.mark.parametrize("name", READMES)
 def test_readme_has_the_settings_as_they_are(project: Path, name: str) -> None:
-    assert tables() in (project / name).read_text(encoding="utf-8")
+    assert READMES[name]() in (project / name).read_text(encoding="utf-8")
+
+
+def test_every_chinese_text_of_the_settings_is_used() -> None:
+    used: set[str] = set()
+    tables(lambda text: used.add(text) or text)  # type: ignore[func-returns-value]
+    assert set(chinese()) == used | {"the machine's cores"}
 
 
 def code_blocks(text: str) -> list[str]:
