@@ -42,7 +42,7 @@ $(VENV)/.dev: $(VENV)/.tools requirements/servers.txt
 	touch $@
 
 demo: setup ## A working search: start all services, import the gallery, search it, stop [KEEP=1: stay up]
-	KEEP=$(KEEP) demo/run.sh $(BIN)
+	demo/run.sh $(BIN)
 
 test: setup-dev lint ## The whole suite, on embedded stores and on real servers
 	scripts/test.sh $(BIN)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The demo: starts all four services on embedded stores, imports the gallery, searches it, and stops.
-# Usage: demo/run.sh FOLDER_OF_THE_WENTU_COMMAND. KEEP=1 leaves the services running until Ctrl-C, DEMO_PORT chooses
-# other ports.
+# Usage: demo/run.sh FOLDER_OF_THE_WENTU_COMMAND. KEEP=1 in the environment leaves the services running until Ctrl-C,
+# DEMO_PORT chooses other ports.
 set -eu
 wentu=$1/wentu
 port=${DEMO_PORT:-50050}

@@ -22,7 +22,7 @@ from cli.errors import CommandError
 from cli.filters import parse_filter, parse_filters
 from cli.main import app
 from cli.sources import SourceFailure, SourceImage
-from cli.upload import Report, send
+from cli.upload import Report, describe_failure, send
 from protos import search_pb2 as pb
 from protos import types_pb2
 
@@ -192,6 +192,13 @@ def test_an_item_that_cannot_be_sent_fails_alone() -> None:
     assert list(written) == ["unreadable", "surrogate", "large", "refused", "forgotten"]
     assert written["refused"] == {"id": "refused", "file": "file", "line": 7, "reason": "is no image"}
     assert "has 70,000,000 bytes; a message takes at most" in written["large"]["reason"]
+
+
+def test_a_failure_on_the_screen() -> None:
+    assert describe_failure(SourceFailure("7", "because", "file", 3)) == "7: file, line 3: because"
+    assert describe_failure(SourceFailure("", "because", "file")) == "file: because"
+    long = describe_failure(SourceFailure("x" * 10_000, "because", "file", 3))
+    assert long == f"{'x' * 255}... (10,000 characters): file, line 3: because"
 
 
 def test_an_interrupted_import_sums_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
