@@ -24,7 +24,7 @@ class Images:
         """First the info, then chunks. Works without the retriever. Raises ImageNotFound, CollectionNotFound."""
         collection, image_id = check_collection(request.collection), check_image_id(request.image_id)
         if request.rendition not in types_pb2.Rendition.values():
-            raise InvalidField("rendition", f"{request.rendition} is no rendition")
+            raise InvalidField("rendition", f"{request.rendition} is not a rendition")
         try:
             async for part in self._clients.read_blob(collection, image_id, request.rendition):
                 if part.WhichOneof("part") == "info":

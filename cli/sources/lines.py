@@ -22,7 +22,9 @@ def lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     while line := file.readline(MAX_LINE_BYTES):
         number += 1
         if number == 1 and _is_utf16(line):
-            raise SourceError(f"{file.name} is UTF-16, as Excel writes it: convert it to UTF-8 (iconv -f utf-16 -t utf-8)")
+            raise SourceError(
+                f"{file.name} is UTF-16, as Excel writes it: convert it to UTF-8 (iconv -f utf-16 -t utf-8)"
+            )
         too_long = not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES
         if too_long:
             while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):

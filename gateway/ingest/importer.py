@@ -72,7 +72,7 @@ def failed(error: WentuError) -> Outcome:
 
 def check_if_exists(value: types_pb2.IfExists.ValueType, field: str) -> None:
     if value not in _CHOICES:
-        raise InvalidField(field, f"{value} is no choice")
+        raise InvalidField(field, f"{value} is not a choice")
 
 
 class Importer:

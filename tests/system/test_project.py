@@ -69,41 +69,11 @@ def test_every_chinese_text_of_the_settings_is_used() -> None:
     assert set(chinese()) == used | {"the machine's cores"}
 
 
-def code_blocks(text: str) -> list[str]:
-    return re.findall(r"```(?:sh|text)\n.*?```", text, flags=re.DOTALL)
-
-
 def test_both_readmes_are_in_step(project: Path) -> None:
     english, chinese = ((project / name).read_text(encoding="utf-8") for name in READMES)
     for pattern in (r"^#+ ", r"^\| ", r"^- ", r"^!\["):
         counts = [len(re.findall(pattern, text, flags=re.MULTILINE)) for text in (english, chinese)]
         assert counts[0] == counts[1], pattern
-    plain = [re.sub(r" +#.*", "", block) for block in code_blocks(english)]
-    assert plain == [re.sub(r" +#.*", "", block) for block in code_blocks(chinese)]
-
-
-def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
-    """Each line of the README's API chapter is run as it stands, against another port."""
-    text = (project / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^.*grpcurl -plaintext.*$", text, flags=re.MULTILINE)
-    assert len(lines) == 11
-    answers: dict[str, str] = {}
-    for line in lines:
-        command = line.replace("localhost:50050", embedded.address)
-        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=project, env={"PATH": path}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        answers[line.split()[-1]] = done.stdout
-    for service in ("SearchService", "ImageService", "CollectionService", "AdminService"):
-        assert f"wentu.v1.{service}" in answers["list"]
-    found = json.loads(answers["wentu.v1.SearchService/Search"])
-    assert [hit["image_id"] for hit in found["hits"]] == ["sheet"]
-    assert found["hits"][0]["attributes"] == {"year": 2026}
-    assert '"chunk"' in answers["wentu.v1.ImageService/GetImage"]
-    assert json.loads(answers["wentu.v1.CollectionService/GetCollection"])["collection"]["image_count"] == "1"
-    assert json.loads(answers["wentu.v1.ImageService/DeleteImages"])["deleted_count"] == "1"
 
 
 def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embedded: System) -> None:
