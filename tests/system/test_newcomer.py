@@ -8,6 +8,8 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from scripts.fill_readme import LEFT_OUT, READMES
 from tests.support.images import drawn, encoded
 from tests.support.servers import free_ports
@@ -25,6 +27,18 @@ def test_both_languages_have_the_same_commands(project: Path) -> None:
     assert shown[0] == shown[1]
 
 
+def test_a_transcript_fails_with_its_commands(tmp_path: Path) -> None:
+    newcomer = Newcomer(tmp_path, os.environ, {})
+    for commands in ("false\ntrue\n", "false | true\n", "echo $NOWHERE_SET\n", "no-such-command\n"):
+        with pytest.raises(AssertionError):
+            newcomer.run(Block(commands))
+    with pytest.raises(AssertionError), newcomer.staying(Block("echo early", ready="never"), tmp_path / "log"):
+        pass
+    for mark in ("not run, because ", "perhaps"):
+        with pytest.raises(AssertionError, match="unknown mark"):
+            blocks(f"<!-- test: {mark} -->\n\n```sh\nfalse\n```")
+
+
 def test_the_readme_line_by_line(project: Path, tmp_path: Path) -> None:
     """Every command succeeds, the demo prints what the README shows, and nothing is left that git would add."""
     checkout, home, port = tmp_path / "wentu", tmp_path / "home", free_ports(5)
@@ -32,6 +46,8 @@ def test_the_readme_line_by_line(project: Path, tmp_path: Path) -> None:
     (home / "Pictures/2020").mkdir(parents=True)
     (home / "Pictures/2020/beach.jpg").write_bytes(encoded(drawn(), "JPEG"))
     own = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(project)}
+    # What other tests converted: it takes seconds.
+    own["WENTU_ENCODER_COMPILED_CACHE"] = str(Path.home() / ".cache/wentu")
     address = {"WENTU_GATEWAY": f"127.0.0.1:{port}", "DEMO_PORT": str(port)}
     replaced = {"wentu up": f"wentu up --port {port}", "localhost:50050": f"localhost:{port}"}
     # The environment is there: make must not install it again because a file is younger.

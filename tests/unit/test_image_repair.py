@@ -134,6 +134,13 @@ def test_shapes_and_animations() -> None:
         assert (red > 200, blue < 50) == (True, True), form
 
 
+@pytest.mark.parametrize(("mode", "options"), [("1", {"compression": "group4"}), ("LAB", {}), ("CMYK", {}), ("L", {})])
+def test_modes_show_the_same(mode: str, options: dict[str, str]) -> None:
+    found = np.asarray(opened(encoded(photo().convert(mode), "TIFF", **options)), dtype=int)
+    wanted = np.asarray(photo().convert(mode).convert("RGB"), dtype=int)
+    assert np.abs(found - wanted).max() <= 1
+
+
 def test_limits_hold_in_repairs() -> None:
     for data in (PNG[:END], JPEG[:-2]):
         with pytest.raises(ImageTooLarge):
