@@ -41,7 +41,7 @@ $(VENV)/.dev: $(VENV)/.tools requirements/servers.txt
 	scripts/install-mariadb.sh
 	touch $@
 
-demo: setup ## A working search: start all services, import the gallery, search it, stop
+demo: setup ## A working search: start all services, import the gallery, search it, stop [KEEP=1: stay up]
 	demo/run.sh $(BIN)
 
 test: setup-dev lint ## The whole suite, on embedded stores and on real servers

@@ -32,6 +32,8 @@ WORDS = {
 }
 # More are counted, and written to the report's file only.
 MAX_FAILURES_KEPT = 20
+# Longer ids are cut on the screen, and whole in the report's file.
+MAX_ID_CHARS = 255
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ class ImportReport:
 def describe_failure(failure: SourceFailure) -> str:
     """One line: the id, where it stands, and the reason."""
     place = f"{failure.file}, line {failure.line}" if failure.line else ""
-    head = ": ".join(filter(None, (failure.image_id, place))) or failure.file
+    image_id = failure.image_id
+    if len(image_id) > MAX_ID_CHARS:
+        image_id = f"{image_id[:MAX_ID_CHARS]}... ({len(image_id):,} characters)"
+    head = ": ".join(filter(None, (image_id, place))) or failure.file
     return f"{head}: {failure.reason}"
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The demo: starts all four services on embedded stores, imports the gallery, searches it, and stops.
-# Usage: demo/run.sh FOLDER_OF_THE_WENTU_COMMAND. DEMO_PORT chooses other ports.
+# Usage: demo/run.sh FOLDER_OF_THE_WENTU_COMMAND. KEEP=1 in the environment leaves the services running until Ctrl-C,
+# DEMO_PORT chooses other ports.
 set -eu
 wentu=$1/wentu
 port=${DEMO_PORT:-50050}
@@ -12,10 +13,13 @@ mkdir -p "$data"
 "$wentu" up --data "$data" --port "$port" >"$data/up.txt" &
 up=$!
 stop() {
+    trap - EXIT INT TERM
     kill -INT $up 2>/dev/null || true
     wait $up || true
 }
 trap stop EXIT
+# A shell that dies of a signal does not wait for its children.
+trap 'exit 130' INT TERM
 
 echo "Starting the four services ..."
 until grep -q '^ready' "$data/up.txt"; do
@@ -31,3 +35,16 @@ cat "$data/up.txt"
 "$wentu" search 骑自行车的人 -k 5
 "$wentu" search 过年 -k 10 --sheet "$data/sheet.png"
 echo "The last result as a contact sheet: $data/sheet.png"
+[ -n "${KEEP:-}" ] || exit 0
+
+gateway=
+[ "$port" = 50050 ] || gateway=" --gateway $WENTU_GATEWAY"
+cat <<END
+
+The services stay up until Ctrl-C. In another terminal, in this folder:
+  $wentu search 一只猫 -c gallery$gateway
+  $wentu import FOLDER -c mine$gateway
+  $wentu search 海边 -c mine$gateway
+END
+trap 'exit 0' INT
+wait $up

@@ -9,9 +9,12 @@ import re
 import sys
 from pathlib import Path
 
-from scripts.settings_table import tables
+from scripts.settings_table import chinese_tables, tables
 
 FIRST_LINE = "Starting the four services ..."
+END_OF_TABLE = "└"
+LEFT_OUT = "..."
+READMES = {"README.md": tables, "README.zh-CN.md": chinese_tables}
 
 
 def between(text: str, name: str, body: str) -> str:
@@ -21,13 +24,19 @@ def between(text: str, name: str, body: str) -> str:
     return pattern.sub(lambda _: f"{marks[0]}\n\n{body}\n\n{marks[1]}", text)
 
 
+def shortened(output: str) -> str:
+    """A demo's output with the first of its searches and the last line; the searches between are left out."""
+    lines = [line.rstrip() for line in output[output.index(FIRST_LINE) :].strip().splitlines()]
+    end = next(place for place, line in enumerate(lines) if line.startswith(END_OF_TABLE)) + 1
+    return "\n".join([*lines[:end], LEFT_OUT, lines[-1]])
+
+
 def main() -> None:
-    for path in (Path("README.md"), Path("README.zh-CN.md")):
-        text = between(path.read_text(encoding="utf-8"), "settings", tables())
+    for path, settings in ((Path(name), settings) for name, settings in READMES.items()):
+        text = between(path.read_text(encoding="utf-8"), "settings", settings())
         if len(sys.argv) > 1:
             output = Path(sys.argv[1]).read_text(encoding="utf-8")
-            shown = "\n".join(line.rstrip() for line in output[output.index(FIRST_LINE) :].strip().splitlines())
-            text = between(text, "demo output", f"```text\n{shown}\n```")
+            text = between(text, "demo output", f"```text\n{shortened(output)}\n```")
         path.write_text(text, encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from cli.errors import CommandError
 from cli.options import COLLECTION, GATEWAY, PRECISION_NOTE, Collection, Gateway
 from cli.progress import shown
 from cli.sources import SourceFailure, open_source
-from cli.sources.ids import IdRule, identified
+from cli.sources.ids import IdRule, Misreadings, identified
 from cli.terminal import say, warn
 from cli.upload import CHOICES, ImportReport, describe_failure, ensure_collection, send
 from protos import search_pb2 as pb
@@ -59,7 +59,7 @@ def import_command(
     """
     check_encoding(encoding)
     opened = open_source(source, encoding)
-    report = ImportReport()
+    report, misreadings = ImportReport(), Misreadings()
     trouble = ""
     with ExitStack() as stack:
         if report_file is not None:
@@ -68,7 +68,7 @@ def import_command(
         ensure_collection(client, collection)
         try:
             with shown(report) as show:
-                items = identified(opened, id_rule, encoding)
+                items = identified(opened, id_rule, encoding, misreadings)
                 send(client, items, opened.fraction, collection, CHOICES[if_exists], report, show)
         except KeyboardInterrupt as error:
             say_summary(report, opened.passed_over)
@@ -81,6 +81,8 @@ def import_command(
             say_summary(report, opened.passed_over)
             raise
     say_summary(report, opened.passed_over)
+    if note := misreadings.note():
+        say(note)
     if pb.NOTE_PRECISION_MISMATCH in report.notes:
         say(PRECISION_NOTE)
     if trouble:

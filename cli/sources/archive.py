@@ -28,6 +28,7 @@ from cli.sources.source import (
 )
 from services.common.image_formats import HEAD_BYTES, ending, may_be_image
 
+_AGAIN = "Fetch it again and repeat the import: what is there already is skipped"
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
@@ -84,7 +85,7 @@ class Tar:
         for target, names in aliases.items():
             for name in names:
                 yield SourceFailure(
-                    name, f"is a link to {target}, which is no file of this archive", file=str(self._path)
+                    name, f"is a link to {target}, which is not a file of this archive", file=str(self._path)
                 )
 
     def _read(self, name: str, member: tarfile.TarInfo, content: IO[bytes]) -> Item | None:
@@ -101,7 +102,8 @@ class Tar:
                 pass
         except DAMAGE as error:
             raise SourceError(
-                f"{self._path} is damaged: {error}. Read: all {read:,} entries, but some are not what was packed"
+                f"{self._path} is damaged: {error}. Read: all {read:,} entries, but some are not what was packed. "
+                f"{_AGAIN}"
             ) from error
 
     def _members(self) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes]]]:
@@ -124,17 +126,18 @@ class Tar:
                 file.seek(archive.offset)
                 block = file.read(tarfile.BLOCKSIZE)
                 if not block:
-                    raise SourceError(f"{self._path} has no end mark: it was cut. Read: {read:,} entries")
+                    raise SourceError(f"{self._path} has no end mark: it was cut. Read: {read:,} entries. {_AGAIN}")
                 if block.strip(b"\0"):
                     raise SourceError(
                         f"{self._path} is damaged: the header at byte {archive.offset:,} is broken. Read: {read:,} "
-                        "entries before it; not read: what stands behind it"
+                        f"entries before it; not read: what stands behind it. {_AGAIN}"
                     )
                 self._position = self._size
                 self._check_end(file, read)
         except DAMAGE as error:
             raise SourceError(
-                f"{self._path} is cut or damaged: {error}. Read: {read:,} entries; not read: what stands behind them"
+                f"{self._path} is cut or damaged: {error}. Read: {read:,} entries; not read: what stands behind them. "
+                f"{_AGAIN}"
             ) from error
 
 
@@ -159,7 +162,8 @@ class Zip:
     def __iter__(self) -> Iterator[Item]:
         with zipfile.ZipFile(self._path) as archive:
             by_name = {_zip_name(info): info for info in archive.infolist()}
-            for name, info in by_name.items():
+            for info in archive.infolist():
+                name = _zip_name(info)
                 self._done += 1
                 if info.is_dir():
                     continue
@@ -171,7 +175,7 @@ class Zip:
                             )
                         )
                         if target not in by_name:
-                            reason = f"is a link to {target}, which is no file of this archive"
+                            reason = f"is a link to {target}, which is not a file of this archive"
                             yield SourceFailure(name, reason, file=str(self._path))
                             continue
                         info = by_name[target]

@@ -69,7 +69,7 @@ class ChineseClipDataset:
         name = first.strip().decode("utf-8", "surrogateescape")
         image_id = readable(name, self._encoding) or name
         if len(others) != 1:
-            columns = f"has {len(others) + 1} columns" if others else "has no tab"
+            columns = f"has {len(others) + 1} columns" if others else "has no tab between two columns"
             reason = f"the line {columns}; it must be an id, a tab and base64"
             return SourceFailure(image_id[:80] if others else "", reason, str(self._tsv), number)
         try:

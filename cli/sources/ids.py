@@ -9,9 +9,11 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 
 from cli.sources.source import Item, SourceFailure, SourceImage
-from cli.sources.text_encoding import decode
+from cli.sources.text_encoding import decode, gbk_by_chance
 from services.common.errors import InvalidField
 from services.common.ids import check_image_id
+
+_LAST_LATIN = "\u017f"
 
 
 class IdRule(StrEnum):
@@ -22,10 +24,35 @@ class IdRule(StrEnum):
     SHA256 = "sha256"
 
 
-def identified(items: Iterable[Item], rule: IdRule, encoding: str = "") -> Iterator[Item]:
+@dataclasses.dataclass
+class Misreadings:
+    """How many ids have more than Latin letters, and how many of these may be GBK that reads as UTF-8 by chance."""
+
+    not_latin: int = 0
+    by_chance: int = 0
+    example: str = ""
+
+    def add(self, image_id: str) -> None:
+        if max(image_id) <= _LAST_LATIN:
+            return
+        self.not_latin += 1
+        if gbk := gbk_by_chance(image_id):
+            self.by_chance += 1
+            self.example = self.example or f"{image_id}, which would be {gbk}"
+
+    def note(self) -> str:
+        """One line if all of them may be GBK: ids that are UTF-8 by intent are not all so. Empty otherwise."""
+        if not self.by_chance or self.by_chance < self.not_latin:
+            return ""
+        return f"{self.by_chance:,} ids read as UTF-8 may be GBK ({self.example}): --encoding gbk reads them so"
+
+
+def identified(
+    items: Iterable[Item], rule: IdRule, encoding: str = "", misreadings: Misreadings | None = None
+) -> Iterator[Item]:
     """The items with their final ids. An id that cannot be used, or comes again, becomes a failure.
 
-    `encoding` is that of names which are not UTF-8.
+    `encoding` is that of names which are not UTF-8. `misreadings` counts the ids that are used.
     """
     seen: set[int] = set()  # hashes: ids of millions of images would be many times as large
     for item in items:
@@ -39,10 +66,13 @@ def identified(items: Iterable[Item], rule: IdRule, encoding: str = "") -> Itera
             continue
         key = hash(image_id)
         if key in seen:
-            reason = "its id came before in this import; nothing of this one was imported"
+            others = "" if rule is IdRule.SHA256 else "; --id sha256 tells images with one name apart"
+            reason = f"its id came before in this import; nothing of this one was imported{others}"
             yield SourceFailure(image_id, reason, item.file, item.line)
             continue
         seen.add(key)
+        if misreadings is not None and not encoding:
+            misreadings.add(image_id)
         yield item if image_id == item.image_id else dataclasses.replace(item, image_id=image_id)
 
 

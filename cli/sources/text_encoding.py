@@ -34,6 +34,15 @@ def may_be_misread(text: str) -> bool:
     return not text.isascii() and max(text) <= _LAST_OF_TWO_BYTES
 
 
+def gbk_by_chance(text: str) -> str:
+    """The common Chinese that the bytes of a text read as UTF-8 are in GBK; empty if they are not."""
+    if not may_be_misread(text):
+        return ""
+    # GB2312 has the common characters in its rows 16 to 55, whose first bytes are these.
+    gbk = _decode(text.encode(), "gb2312") or ""
+    return gbk if all(each.isascii() or 0xB0 <= each.encode("gb2312")[0] <= 0xD7 for each in gbk) else ""
+
+
 def _decode(raw: bytes, encoding: str) -> str | None:
     try:
         return raw.decode(encoding)

@@ -27,10 +27,10 @@ class Scorer:
         return pb.ScoreTextsResponse(results=compared.results, model=compared.model)
 
     async def _image(self, request: pb.ScoreTextsRequest) -> bytes:
-        picture = request.WhichOneof("picture")  # the name of the oneof in the contract
-        if picture is None:
-            raise InvalidField("picture", "must be set: image or stored")
-        if picture == "image":
+        given = request.WhichOneof("picture")
+        if given is None:
+            raise InvalidField("image", "must be set, or stored")
+        if given == "image":
             return request.image
         collection = check_collection(request.stored.collection, "stored.collection")
         image_id = check_image_id(request.stored.image_id, "stored.image_id")

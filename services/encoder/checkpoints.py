@@ -118,4 +118,4 @@ def _local(path: Path, architecture: str) -> tuple[Path, str, dict[str, Any]]:
         config = json.loads(beside.read_text(encoding="utf-8"))
         return checkpoint, str(config.pop("name", checkpoint.stem)), config
     except (ValueError, AttributeError, TypeError) as error:
-        raise ModelError(f"{beside} is no JSON object: {error}") from error
+        raise ModelError(f"{beside} is not a JSON object: {error}") from error

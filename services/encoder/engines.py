@@ -40,7 +40,7 @@ def _choice(checkpoint: Checkpoint, settings: EncoderSettings) -> tuple[Sequence
             precisions = fastest_precisions(settings.threads) if asked == "auto" else (asked,)
             return precisions, lambda precision: OpenVinoEngine(checkpoint, precision, settings.threads, cache)
         if settings.engine == "openvino":
-            raise ModelError("openvino is not installed: pip install 'wentu[encoder]'")
+            raise ModelError("openvino is not installed: pip install '.[encoder]'")
     from services.encoder.engine_torch import TorchEngine
 
     device = settings.device

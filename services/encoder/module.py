@@ -40,5 +40,5 @@ def _read(checkpoint: Checkpoint) -> dict[str, Any]:
         loaded = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
         state: dict[str, Any] = loaded["state_dict"]
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{checkpoint.path} is no checkpoint in cn_clip's format: {error}") from error
+        raise ModelError(f"{checkpoint.path} is not a checkpoint in cn_clip's format: {error}") from error
     return state

@@ -87,7 +87,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         if len(request.description) > MAX_DESCRIPTION_CHARS:
             raise InvalidField("description", f"must have at most {MAX_DESCRIPTION_CHARS:,} characters")
         if request.metric not in METRICS:
-            raise InvalidField("metric", f"{request.metric} is no metric")
+            raise InvalidField("metric", f"{request.metric} is not a metric")
         wanted = VectorCollection(
             id=check_collection(request.collection),
             model=Fingerprint.from_message(request.model),
@@ -250,14 +250,14 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         try:
             name = types_pb2.IndexType.Name(message.type).removeprefix(_INDEX_PREFIX)
         except ValueError:
-            raise InvalidField("index.type", f"{message.type} is no index type") from None
+            raise InvalidField("index.type", f"{message.type} is not an index type") from None
         if name not in self._store.index_types:
             raise InvalidField("index.type", f"{name} cannot be built by {self._store.kind}")
         allowed = BUILD_PARAMETERS[name]
         given = {field.name: value for field, value in message.ListFields() if field.name != "type"}
         for field, value in given.items():
             if field not in allowed:
-                raise InvalidField(f"index.{field}", f"is no parameter of {name}")
+                raise InvalidField(f"index.{field}", f"is not a parameter of {name}")
             check_range(value, f"index.{field}", *allowed[field][2:])
         return Index(name, {key: given.get(field, default) for field, (key, default, _, _) in allowed.items()})
 
@@ -291,7 +291,7 @@ def _search_parameters(message: types_pb2.SearchParameters) -> dict[str, int]:
 
 def _consistency(value: types_pb2.Consistency.ValueType) -> Consistency:
     if value not in CONSISTENCIES:
-        raise InvalidField("consistency", f"{value} is no consistency")
+        raise InvalidField("consistency", f"{value} is not a consistency")
     return CONSISTENCIES[value]
 
 

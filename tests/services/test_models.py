@@ -39,10 +39,10 @@ def test_models_that_cannot_be_had_say_where_they_were_looked_for(tmp_path: Path
     with pytest.raises(ModelError, match="--architecture RN51 is none of"):
         find(str(broken), architecture="RN51")
     checkpoint = find_checkpoint(str(broken), architecture="RN50", cache=tmp_path, hub="huggingface")
-    with pytest.raises(ModelError, match="is no checkpoint in cn_clip's format"):
+    with pytest.raises(ModelError, match="is not a checkpoint in cn_clip's format"):
         load_module(checkpoint)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ModelError, match=r"config\.json is no JSON object"):
+    with pytest.raises(ModelError, match=r"config\.json is not a JSON object"):
         find(str(broken))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="no usable embed_dim"):

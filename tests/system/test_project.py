@@ -16,12 +16,11 @@ import yaml
 from cli.sources import SourceImage
 from demo.queries import development_queries, hit_rate
 from protos import errors_pb2
-from scripts.settings_table import SERVICES, tables
+from scripts.fill_readme import READMES
+from scripts.settings_table import SERVICES, chinese, tables
 from services.common import errors
 from tests.support.images import gallery
 from tests.support.system import System
-
-READMES = ("README.md", "README.zh-CN.md")
 
 
 def test_channels_and_servers_are_made_in_one_place_each(project: Path) -> None:
@@ -47,11 +46,13 @@ def test_every_error_has_its_reason_in_the_contract() -> None:
 
 @pytest.mark.parametrize("name", READMES)
 def test_readme_has_the_settings_as_they_are(project: Path, name: str) -> None:
-    assert tables() in (project / name).read_text(encoding="utf-8")
+    assert READMES[name]() in (project / name).read_text(encoding="utf-8")
 
 
-def code_blocks(text: str) -> list[str]:
-    return re.findall(r"```(?:sh|text)\n.*?```", text, flags=re.DOTALL)
+def test_every_chinese_text_of_the_settings_is_used() -> None:
+    used: set[str] = set()
+    tables(lambda text: used.add(text) or text)  # type: ignore[func-returns-value]
+    assert set(chinese()) == used | {"the machine's cores"}
 
 
 def test_both_readmes_are_in_step(project: Path) -> None:
@@ -59,32 +60,6 @@ def test_both_readmes_are_in_step(project: Path) -> None:
     for pattern in (r"^#+ ", r"^\| ", r"^- ", r"^!\["):
         counts = [len(re.findall(pattern, text, flags=re.MULTILINE)) for text in (english, chinese)]
         assert counts[0] == counts[1], pattern
-    plain = [re.sub(r" +#.*", "", block) for block in code_blocks(english)]
-    assert plain == [re.sub(r" +#.*", "", block) for block in code_blocks(chinese)]
-
-
-def test_readme_grpcurl_lines(project: Path, embedded: System) -> None:
-    """Each command of the README's API chapter is run unchanged, except for the port."""
-    text = (project / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^.*grpcurl -plaintext.*$", text, flags=re.MULTILINE)
-    assert len(lines) == 11
-    answers: dict[str, str] = {}
-    for line in lines:
-        command = line.replace("localhost:50050", embedded.address)
-        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=project, env={"PATH": path}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        answers[line.split()[-1]] = done.stdout
-    for service in ("SearchService", "ImageService", "CollectionService", "AdminService"):
-        assert f"wentu.v1.{service}" in answers["list"]
-    found = json.loads(answers["wentu.v1.SearchService/Search"])
-    assert [hit["image_id"] for hit in found["hits"]] == ["sheet"]
-    assert found["hits"][0]["attributes"] == {"year": 2026}
-    assert '"chunk"' in answers["wentu.v1.ImageService/GetImage"]
-    assert json.loads(answers["wentu.v1.CollectionService/GetCollection"])["collection"]["image_count"] == "1"
-    assert json.loads(answers["wentu.v1.ImageService/DeleteImages"])["deleted_count"] == "1"
 
 
 def test_the_gallery_is_found_as_well_as_the_model_card_says(project: Path, embedded: System) -> None:

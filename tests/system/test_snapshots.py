@@ -119,7 +119,7 @@ def test_a_snapshot_that_is_not_whole_leaves_nothing(system: System, filled: str
 
     cases = {
         "must come first": [[], vectors + images, [chunk("", b"")]],
-        "is no JSON": [[chunk("settings.json", b"{")]],
+        "is not JSON": [[chunk("settings.json", b"{")]],
         "version 1": [[chunk("settings.json", b'{"version": 2}')]],
         "is damaged": [[chunk("settings.json", b'{"version": 1, "model": {}}')]],
         "settings.json is nested too deep": [[chunk("settings.json", b"[" * 60_000)]],
@@ -130,7 +130,7 @@ def test_a_snapshot_that_is_not_whole_leaves_nothing(system: System, filled: str
         "vectors-00000.parquet is damaged": [[*settings, chunk("vectors-00000.parquet", b"PAR1")]],
         "images-00000.tar: ends in the middle": [[*settings, *vectors, chunk("images-00000.tar", tar[:700])]],
         "are missing": [[*settings, *vectors, chunk("images-00000.tar", bytes(1024))]],
-        "is no member": [[*settings, *vectors, chunk("images-00000.tar", strange())]],
+        "is not a member": [[*settings, *vectors, chunk("images-00000.tar", strange())]],
         "are not those of its name": [[*settings, *vectors, chunk("images-00000.tar", tar[:512] + b"!" + tar[513:])]],
     }
     for message, tries in cases.items():

@@ -100,6 +100,7 @@ def exif(payload: bytes) -> bytes:
     "payload",
     [
         b"Exif\0\0",
+        b"Exif\0\0Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0\0\0\0\0",
         b"Exif\0\0" + b"\0\x08\0\x02\x01\x12\0\x03" * 3,
         b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0\0\0\0\0",
         # Browsers turn an image by EXIF alone.
@@ -115,6 +116,29 @@ def test_exif_turns() -> None:
     orientation[0x0112] = 6
     assert opened(encoded(photo(), "JPEG", exif=orientation.tobytes())).size == (180, 240)
     assert opened(encoded(photo(), "PNG", exif=orientation.tobytes())).size == (180, 240)
+
+
+def test_content_decides_and_what_follows_is_left() -> None:
+    for form, options in (("WEBP", {"lossless": True}), ("GIF", {}), ("JPEG", {"progressive": True})):
+        image = photo().convert("CMYK") if form == "JPEG" else photo()
+        assert opened(encoded(image, form, **options) + b"motion photo follows" * 500).size == photo().size
+
+
+def test_shapes_and_animations() -> None:
+    for width, height in ((1, 1), (60_000, 1), (1, 60_000)):
+        assert opened(encoded(Image.new("RGB", (width, height), "red"))).size == (width, height)
+    for form in ("GIF", "WEBP", "PNG", "TIFF"):
+        frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "blue")]
+        first = opened(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
+        red, _, blue = first.getpixel((8, 6))  # type: ignore[misc]
+        assert (red > 200, blue < 50) == (True, True), form
+
+
+@pytest.mark.parametrize(("mode", "options"), [("1", {"compression": "group4"}), ("LAB", {}), ("CMYK", {}), ("L", {})])
+def test_modes_show_the_same(mode: str, options: dict[str, str]) -> None:
+    found = np.asarray(opened(encoded(photo().convert(mode), "TIFF", **options)), dtype=int)
+    wanted = np.asarray(photo().convert(mode).convert("RGB"), dtype=int)
+    assert np.abs(found - wanted).max() <= 1
 
 
 def test_limits_hold_in_repairs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from cli.sources import Item, Source, SourceError, SourceFailure, SourceImage, open_source
-from cli.sources.ids import IdRule, identified
+from cli.sources.ids import IdRule, Misreadings, identified
 from tests.support.images import drawn, encoded
 
 PNG = encoded(drawn(16, 12))
@@ -70,8 +71,13 @@ def test_rows_that_are_read(tmp_path: Path, rows: str) -> None:
         (f"2\t{BASE64}\t第三列".encode(), "has 3 columns"),
         (f"2\t{BASE64}\t".encode() + b"\xe9", "has 3 columns"),
         (b"2\t!!no base64!!", "is not base64"),
+        (b"\t" + BASE64.encode(), "has no tab between two columns"),
+        (f"a\0b\t{BASE64}".encode(), "must not contain control characters"),
+        (f"a\rb\t{BASE64}".encode(), "must not contain control characters"),
+        (f"{'x' * 10_000}\t{BASE64}".encode(), "must be 1 to 255 bytes of UTF-8, got 10000"),
+        (b"x" * 10_000, "has no tab between two columns"),
         (f"海边\t{BASE64}".encode("gbk"), "not UTF-8; if it is GBK, --encoding gbk"),
-        (f"1\t{BASE64}".encode(), "came before"),
+        (f"1\t{BASE64}".encode(), "came before in this import; nothing of this one was imported; --id sha256"),
         (f"{'图' * 86}\t{BASE64}".encode(), "must be 1 to 255 bytes of UTF-8, got 258; --id stem or --id sha256"),
     ],
 )
@@ -126,6 +132,36 @@ def test_gbk_captions_are_never_taken_for_utf8(tmp_path: Path) -> None:
     assert not failures(items)
 
 
+def test_gbk_ids_that_are_utf8_by_chance_are_told(tmp_path: Path) -> None:
+    def note(ids: list[bytes], encoding: str = "") -> str:
+        (tmp_path / "train_imgs.tsv").write_bytes(b"".join(each + f"\t{BASE64}\n".encode() for each in ids))
+        misreadings = Misreadings()
+        list(identified(open_source(tmp_path, encoding), IdRule.PATH, encoding, misreadings))
+        return misreadings.note()
+
+    gbk = [f"图{number}".encode("gbk") for number in range(3)]
+    assert note(gbk) == "3 ids read as UTF-8 may be GBK (ͼ0, which would be 图0): --encoding gbk reads them so"
+    assert not note(gbk, "gbk")
+    for meant in ("海边", "Привет"):
+        assert not note([*gbk, meant.encode()])
+    for meant in ("海边", "Привет", "café"):
+        assert not note([meant.encode()])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_named(tmp_path: Path, encoding: str) -> None:
+    for rows, texts in ((ROWS.decode().encode(encoding), b""), (ROWS, caption(1, "海边").encode(encoding))):
+        with pytest.raises(SourceError, match=r"train_(imgs\.tsv|texts\.jsonl) is UTF-16.*iconv -f utf-16 -t utf-8"):
+            dataset(tmp_path, rows, texts)
+
+
+def test_captions_that_come_twice(tmp_path: Path) -> None:
+    texts = [caption(1, "海边"), caption(1, "海" * 10_000), '{"text": "a", "text": "b", "image_ids": [2, 2]}']
+    items = dataset(tmp_path, ROWS, "\n".join(texts).encode())
+    assert captions(items) == {"1": ["海边", "海" * 10_000], "2": ["b", "b"], "3": []}
+    assert not failures(items)
+
+
 def test_captions_and_files_that_nothing_uses_are_counted(tmp_path: Path) -> None:
     (tmp_path / "IMG_9.png").write_bytes(PNG)
     (tmp_path / "train_imgs.tsv").write_bytes(ROWS)
@@ -165,6 +201,44 @@ def test_a_folder(tmp_path: Path) -> None:
     }
     named = images(identified(open_source(tmp_path), IdRule.PATH, "gbk"))
     assert "旅行照片.jpg" in named
+
+
+def test_links_that_lead_nowhere_and_a_file_that_vanishes(tmp_path: Path) -> None:
+    for name, target in (("a.png", "a.png"), ("b.png", "c.png"), ("c.png", "b.png"), ("up", ".."), ("here", ".")):
+        (tmp_path / name).symlink_to(target)
+    for name in ("gone.png", "stays.png", "empty.png"):
+        (tmp_path / name).write_bytes(PNG if name != "empty.png" else b"")
+    source = open_source(tmp_path)
+    (tmp_path / "gone.png").unlink()
+    items = list(identified(source, IdRule.PATH))
+    assert images(items) == {"stays.png": PNG, "empty.png": b""}  # the gateway says that it holds no bytes
+    circle = "cannot be read: Too many levels of symbolic links"
+    assert {failure.image_id: failure.reason for failure in failures(items)} == {
+        **dict.fromkeys(("a.png", "b.png", "c.png"), circle),
+        "gone.png": "cannot be read: No such file or directory",
+    }
+    assert source.passed_over["links to folders"] == 2
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for another user: root reads every folder."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").write_bytes(PNG)
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    source = open_source(tmp_path)
+    items = list(source)
+    assert set(images(items)) == {"a.png"}
+    assert [(each.image_id, each.reason) for each in failures(items)] == [
+        ("closed", "the folder cannot be read: Permission denied")
+    ]
+    assert source.passed_over["unreadable"] == 1
 
 
 def test_ids_by_another_rule(tmp_path: Path) -> None:
@@ -235,7 +309,7 @@ def flip_third_header(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("mode", "damage", "read", "says"),
     [
-        ("w", flip_third_header, {"p0.png", "p1.png"}, "is broken. Read: 2 entries"),
+        ("w", flip_third_header, {"p0.png", "p1.png"}, "is broken. Read: 2 entries before it; not read: what stands"),
         ("w", lambda data: data[:6000], {"p0.png"}, "bytes of p1.png. Read: 1 entries"),
         ("w", lambda data: data[: data.rindex(b"__MACOSX") + 1024], {"p0.png", "p1.png", "p2.png"}, "no end mark"),
         ("w:gz", lambda data: data[: len(data) * 6 // 10], {"p0.png"}, "is cut or damaged"),
@@ -250,6 +324,7 @@ def test_damage_of_a_tar_is_said(
     items, message = read_until_broken(open_source(path))
     assert read <= set(images(items))
     assert says in message
+    assert message.endswith("Fetch it again and repeat the import: what is there already is skipped")
 
 
 def test_a_zip(tmp_path: Path) -> None:
@@ -273,6 +348,26 @@ def test_a_zip(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(SourceError, match="was it cut"):
         open_source(path)
+
+
+def test_no_entry_of_an_archive_is_lost(tmp_path: Path) -> None:
+    """Two entries of one name, and an archive in the archive."""
+    other = encoded(drawn(30, 20))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped, tarfile.open(tmp_path / "x.tar", "w") as tarred:
+        for name, data in (("a.png", PNG), ("a.png", other), ("inner.zip", b"PK\x03\x04"), ("b.png", other)):
+            put(tarred, name, data)
+            if name in zipped.namelist():
+                with pytest.warns(UserWarning, match="Duplicate name"):
+                    zipped.writestr(name, data)
+            else:
+                zipped.writestr(name, data)
+    for path in (tmp_path / "x.zip", tmp_path / "x.tar"):
+        source = open_source(path)
+        items = list(identified(source, IdRule.PATH))
+        assert images(items) == {"a.png": PNG, "b.png": other}
+        assert ["came before" in failure.reason for failure in failures(items)] == [True]
+        assert source.passed_over == {".zip": 1}
+        assert len(images(identified(open_source(path), IdRule.SHA256))) == 2
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:

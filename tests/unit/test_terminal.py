@@ -22,7 +22,7 @@ from cli.errors import CommandError
 from cli.filters import parse_filter, parse_filters
 from cli.main import app
 from cli.sources import SourceFailure, SourceImage
-from cli.upload import ImportReport, send
+from cli.upload import ImportReport, describe_failure, send
 from protos import search_pb2 as pb
 from protos import types_pb2
 
@@ -209,6 +209,13 @@ def test_progress_does_not_count_what_is_on_its_way() -> None:
     client: Any = Gateway()
     send(client, items(), lambda: read / 4, "c", types_pb2.IF_EXISTS_SKIP, report, lambda: shares.append(report.share))
     assert shares == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_failure_on_the_screen() -> None:
+    assert describe_failure(SourceFailure("7", "because", "file", 3)) == "7: file, line 3: because"
+    assert describe_failure(SourceFailure("", "because", "file")) == "file: because"
+    long = describe_failure(SourceFailure("x" * 10_000, "because", "file", 3))
+    assert long == f"{'x' * 255}... (10,000 characters): file, line 3: because"
 
 
 def test_an_interrupted_import_sums_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def read_settings(file: IO[bytes], collection: str) -> retriever_pb2.CreateVecto
         except RecursionError as error:
             raise InvalidField(FIELD, f"{SETTINGS} is nested too deep") from error
         except ValueError as error:
-            raise InvalidField(FIELD, f"{SETTINGS} is no JSON") from error
+            raise InvalidField(FIELD, f"{SETTINGS} is not JSON") from error
         return creation(collection, found)
 
 
@@ -146,7 +146,7 @@ def _member(file: IO[bytes], max_image_bytes: int) -> tuple[str, bytes] | None:
             continue
         match = MEMBER.fullmatch(member.name)
         if not match or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.size < 0:
-            raise InvalidField(FIELD, f"{member.name[:80]!r} is no member of a snapshot")
+            raise InvalidField(FIELD, f"{member.name[:80]!r} is not a member of a snapshot")
         if member.size > max_image_bytes:
             raise ImageTooLarge(FIELD, f"{member.name} has more than {max_image_bytes:,} bytes")
         data = _data(file, member.size)
