@@ -1,1 +1,1 @@
-"""The gateway: the front door. Orchestrates the encoder, the retriever and the image store; keeps no state."""
+"""The gateway: the public entry. It orchestrates the encoder, the retriever and the image store, and has no state."""

@@ -32,7 +32,7 @@ from services.common.main import run_service
 
 
 def needs(*upstreams: Upstream) -> Check:
-    """Passes if all of these serve."""
+    """A check that passes if all of these services serve."""
 
     async def check() -> None:
         await asyncio.gather(*(upstream.check() for upstream in upstreams))
@@ -56,7 +56,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         counter = Counter(clients, metrics, settings.count_seconds)
         stack.push_async_callback(counter.close)
         searcher = Searcher(clients, settings.fetch_seconds, repairs.ask, notes)
-        # Methods that the contract has and this version has not answer UNIMPLEMENTED, by their base classes.
+        # The base classes answer UNIMPLEMENTED to methods that this version does not have yet.
         register = [
             service.SearchServicer(searcher, Scorer(clients), metrics).add_to,  # type: ignore[abstract]
             service.ImageServicer(clients, Images(clients, settings, repairs.ask), settings, notes, repairs.ask).add_to,
@@ -73,7 +73,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             client.upstream for client in (clients.encoders.first, clients.retriever, clients.imagestore)
         )
         checks = {
-            "": needs(),  # the gateway itself: with an upstream down it still answers what it can
+            "": needs(),  # the gateway itself: it still answers some calls if an upstream is down
             service.SEARCH: needs(encoder, retriever),
             service.IMAGES: needs(imagestore),
             service.COLLECTIONS: needs(retriever),

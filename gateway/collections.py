@@ -1,4 +1,4 @@
-"""Creating, reading and removing collections."""
+"""Creates, reads and deletes collections."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from services.common.ids import check_collection, page_size
 
 
 class Collections:
-    """What callers do with collections."""
+    """The operations on collections."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
     async def create(self, request: pb.CreateCollectionRequest) -> pb.Collection:
-        """Raises CollectionExists, InvalidField."""
+        """Create a collection with the encoder's model. Raises CollectionExists, InvalidField."""
         check_collection(request.collection)
         own = await self._own_model(request)
         if request.strict_precision and not own.precision:
@@ -39,17 +39,17 @@ class Collections:
         return _collection(made)
 
     async def _own_model(self, request: pb.CreateCollectionRequest) -> encoder_pb2.GetModelResponse:
-        """What the encoder says of its model. Of a model that is asked for and is another one, the name alone."""
+        """The encoder's description of its model. If the request names another model, only that name."""
         if not request.HasField("model"):
             return await self._clients.encoders.first.get_model()
-        with contextlib.suppress(WentuError):  # a collection can be made without an encoder
+        with contextlib.suppress(WentuError):  # a collection can be created while the encoder is down
             found = await self._clients.encoders.first.get_model()
             if found.model == request.model:
                 return found
         return encoder_pb2.GetModelResponse(model=request.model)
 
     async def get(self, collection: str) -> pb.Collection:
-        """Raises CollectionNotFound."""
+        """A collection with its number of images. Raises CollectionNotFound."""
         found = await self._clients.retriever.get_collection(check_collection(collection), count=True)
         counts = await self._clients.imagestore.count_blobs(collection, creation_id=found.creation_id)
         return _collection(found, counts.content_bytes)
@@ -61,8 +61,8 @@ class Collections:
         )
 
     async def delete(self, collection: str) -> int:
-        """The number of images removed. A deletion that was interrupted is finished by repeating it."""
-        # Listed before the vectors go: a collection that somebody creates under this id after them is not touched.
+        """Delete a collection. Returns the number of removed images. Repeat an interrupted deletion to finish it."""
+        # Listed before the vectors are dropped, so that a collection created later under this id is not touched.
         creation_ids = set(await self._clients.imagestore.list_creations(check_collection(collection)))
         if dropped := await self._clients.collections.drop(collection):
             creation_ids.add(dropped)
@@ -72,7 +72,7 @@ class Collections:
 
 
 async def drop_creations(clients: Clients, collection: str, creation_ids: Iterable[str]) -> int:
-    """The number of images that were removed with these creations of a collection, which take none any more."""
+    """Drop these creations of a collection. They accept no images afterwards. Returns the number of removed images."""
     return sum([await clients.imagestore.drop_blobs(collection, creation_id=each) for each in sorted(creation_ids)])
 
 

@@ -1,4 +1,4 @@
-"""Reading, listing and removing images."""
+"""Reads, lists and deletes images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.common.limits import MAX_PAGE_SIZE
 
 
 class Images:
-    """What callers do with images that are there."""
+    """The operations on stored images."""
 
     def __init__(self, clients: Clients, settings: GatewaySettings, look_after: LookAfter) -> None:
         self._clients = clients
@@ -24,7 +24,10 @@ class Images:
         self._look_after = look_after
 
     async def read(self, request: pb.GetImageRequest) -> AsyncIterator[pb.GetImageResponse]:
-        """First the info, then chunks. Works without the retriever. Raises ImageNotFound, CollectionNotFound."""
+        """Read an image: first its info, then its bytes in chunks. Works while the retriever is down.
+
+        Raises ImageNotFound, CollectionNotFound.
+        """
         collection, image_id = check_collection(request.collection), check_image_id(request.image_id)
         check_known(request.rendition, types_pb2.Rendition, "rendition")
         try:
@@ -60,7 +63,7 @@ class Images:
         return pb.ListImagesResponse(images=images, next_page_token=found.next_page_token)
 
     async def delete(self, request: pb.DeleteImagesRequest) -> pb.DeleteImagesResponse:
-        """By ids, with an outcome for each, or by a filter, however many they are."""
+        """Delete images by ids, with one outcome per id, or all images that match a filter."""
         collection = check_collection(request.collection)
         selection = request.WhichOneof("selection")
         if selection is None:
@@ -95,9 +98,9 @@ class Images:
                 return deleted
 
     async def _delete(self, collection: str, creation_id: str, image_ids: Sequence[str]) -> set[str]:
-        """The vectors go first: a search must not find what has no bytes.
+        """Delete the vectors first, since a search must not find images without bytes.
 
-        And once more after the bytes: somebody who adds the same images may have written vectors between the two.
+        Vectors are deleted again after the bytes: a concurrent import may have written new ones in between.
         """
         agreement = Agreement(self._clients, self._settings, collection, creation_id)
         await agreement.delete_first(image_ids)
@@ -111,7 +114,7 @@ class Images:
     async def _with_infos(
         self, collection: str, creation_id: str, records: Sequence[retriever_pb2.VectorRecord]
     ) -> list[pb.ImageDetails]:
-        """The records whose bytes are there, with what is known of them."""
+        """The records whose images have bytes, each with the facts from the image store."""
         if not records:
             return []
         image_ids = [record.image_id for record in records]
@@ -127,10 +130,10 @@ class Images:
         return images
 
     async def _say_if_unknown(self, collection: str) -> None:
-        """Raises CollectionNotFound if the retriever knows that it is the collection that is missing."""
+        """Raises CollectionNotFound if the retriever knows that the collection is missing."""
         try:
             await self._clients.retriever.get_collection(collection)
         except CollectionNotFound:
             raise
         except WentuError:
-            return  # the retriever does not answer: the image store has said what it knows
+            return  # the retriever does not answer, so the image store's answer must do

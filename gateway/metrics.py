@@ -1,4 +1,4 @@
-"""What the gateway measures."""
+"""The gateway's own metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class GatewayMetrics:
-    """Of the calls that it answers, and of the stores behind it."""
+    """Metrics of searches, precisions, and the difference of the two stores."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.precision_mismatches = Counter(
@@ -35,7 +35,7 @@ class GatewayMetrics:
         self._stages = {stage: stages.labels(stage) for stage in ("encode", "retrieve", "fetch")}
 
     def searched(self, timings: search_pb2.SearchTimings) -> None:
-        """A search was answered, and took so long in its stages."""
+        """Observe the stages of an answered search."""
         for stage, histogram in self._stages.items():
             duration = getattr(timings, stage)
             histogram.observe(duration.seconds + duration.nanos / 1e9)

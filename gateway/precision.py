@@ -1,4 +1,4 @@
-"""Vectors of one model in different precisions can be compared, and their scores differ a little: callers are told."""
+"""Tells callers if vectors were computed in another precision than the collection's, since scores differ slightly."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Operation = Literal["search", "import"]
 
 
 class PrecisionNotes:
-    """Compares the precision of new vectors with a collection's; counts and tells callers where they differ."""
+    """Compares the precision of new vectors with a collection's. Counts differences and adds notes for callers."""
 
     def __init__(self, metrics: GatewayMetrics) -> None:
         self._mismatches = metrics.precision_mismatches
 
     def of(self, collection_precision: str, precision: str, operation: Operation) -> list[pb.Note.ValueType]:
-        """The notes on one search or one image; none if the two are the same, or if one of them is unknown."""
+        """The notes for one search or image. Empty if the precisions are equal or one of them is unknown."""
         if not precisions_differ(collection_precision, precision):
             return []
         self._mismatches.labels(operation).inc()
@@ -29,7 +29,7 @@ class PrecisionNotes:
 
     @contextmanager
     def counting(self, operation: Operation, count: int = 1) -> Iterator[None]:
-        """Counts what a strict collection refuses in the block: one search, or so many images."""
+        """Count the searches or images that a strict collection refuses in the block."""
         try:
             yield
         except PrecisionMismatch:

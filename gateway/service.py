@@ -100,7 +100,7 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
             raise InvalidField("options", "must come first")
         collection = check_collection(first.options.collection, "options.collection")
         check_if_exists(first.options.if_exists, "options.if_exists")
-        # Asked afresh: all of the stream goes to the creation that there is now.
+        # Not from the cache: the whole stream goes to the current creation.
         found = await self._clients.collections.get(collection, fresh=True)
         importer = self._importer(collection, found.creation_id, first.options.if_exists)
         async for finished in Pipeline(importer.add, self._settings).run(_uploads(request_iterator)):
@@ -198,7 +198,7 @@ async def _uploads(requests: AsyncIterator[pb.AddImagesRequest]) -> AsyncIterato
 
 
 def _log_failure(collection: str, finished: Finished) -> None:
-    """The call itself ends well, so its own line does not tell."""
+    """Log the failure, since the call itself ends with OK."""
     if (error := finished.outcome.error) is not None:
         log.warning(
             "image failed",

@@ -17,12 +17,12 @@ class GatewaySettings(ServerSettings):
     model_config = SettingsConfigDict(**{**ServerSettings.model_config, "env_prefix": "WENTU_GATEWAY_"})
 
     port: int = Field(50050, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    # What cannot be of use is refused before it is in memory.
+    # Larger requests are never useful, so they are refused before they are in memory.
     max_request_bytes: int = Field(MAX_GATEWAY_REQUEST_BYTES, ge=MIB, description="largest message of a request")
     max_fields_bytes: int = Field(
         2 * MIB, ge=MIB, description="bytes of one message besides image bytes, lists of texts and vectors"
     )
-    # What it passes on it holds about three times for a moment.
+    # A forwarded message is in memory about three times for a moment.
     max_received_bytes: int = Field(
         128 * MIB, ge=MIB, description="memory for the requests in hand at once; more are refused, streams wait"
     )
@@ -54,7 +54,7 @@ class GatewaySettings(ServerSettings):
 
     @model_validator(mode="after")
     def _one_image_fits(self) -> Self:
-        """An image of the largest size must come through."""
+        """Check that an image of the largest size fits into one message."""
         check_takes_image(
             self.max_image_bytes, max_request_bytes=self.max_request_bytes, max_message_bytes=self.max_message_bytes
         )

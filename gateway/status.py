@@ -34,7 +34,7 @@ SERVICES = {
 
 
 class Status:
-    """Asks each service for its health and for what it is."""
+    """Asks each service for its health and its description."""
 
     def __init__(self, clients: Clients, counter: Counter, settings: GatewaySettings) -> None:
         self._clients = clients
@@ -79,7 +79,7 @@ class Status:
 
 
 async def _status(upstream: Upstream, describe: Callable[[pb.ServiceStatus], Awaitable[None]]) -> pb.ServiceStatus:
-    """The health of one service, and what `describe` learns of it."""
+    """The health of one service, with the description that `describe` adds."""
     status = pb.ServiceStatus(name=upstream.name, address=upstream.address)
     try:
         serves = await upstream.serves(SERVICES[upstream.name])

@@ -1,1 +1,1 @@
-"""From an upload to stored bytes and a vector."""
+"""Turns an upload into stored bytes and a vector."""

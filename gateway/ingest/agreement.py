@@ -1,10 +1,10 @@
-"""Vectors that agree with the images that they stand for, whoever else writes and deletes meanwhile.
+"""Keeps vectors in agreement with the stored images, although other callers write and delete at the same time.
 
-The image store gives every write of an image a revision. Whoever writes or deletes vectors asks the image store
-AFTERWARDS which revisions it holds. If that is not what a vector was made from, the vector is made again from what the
-image store holds, or deleted if it holds nothing, and the image store is asked again, until both agree. So the last
-operation on a vector is always followed by a look that agreed; and an image that is put after that look belongs to a
-writer that has its own vector still to write.
+The image store gives every write of an image a revision. After each write or deletion of vectors, the writer asks the
+image store for the current revisions. If a vector was made from another revision, the vector is made again from the
+stored bytes, or deleted if there are none. Then the image store is asked again, until both agree. So the last operation
+on a vector is always followed by a check that agreed. If an image is put after that check, its writer has not yet
+written the vector, and will check it too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from services.common.errors import CollectionNotFound, ModelMismatch, WentuError
 from services.common.fingerprint import Fingerprint
 from services.common.wire_errors import from_item_error
 
-# A re-embedding that begins, ends or is given up between two calls changes which models' vectors are to be written.
+# A re-embedding that begins or ends between two calls changes the models whose vectors must be written.
 ATTEMPTS = 4
-# The revision of an image of which nothing is known: none has it.
+# Stands for an unknown revision. No image has it.
 UNKNOWN = -1
 
 Errors = dict[str, WentuError]
@@ -32,19 +32,19 @@ Errors = dict[str, WentuError]
 
 @dataclass
 class Vectors:
-    """Vectors of one model by image id, and the precision of those that were encoded just now; empty if none was."""
+    """Vectors of one model by image id. `precision` is that of newly encoded vectors, and empty if there are none."""
 
     embeddings: dict[str, types_pb2.Embedding] = field(default_factory=dict)
     precision: str = ""
 
 
-# Vectors that are made already, by their model.
+# Existing vectors, by their model.
 Made = dict[Fingerprint, Vectors]
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image as the image store holds it: what a vector is made from."""
+    """An image as the image store holds it. Its vector is made from this."""
 
     image_id: str
     data: bytes
@@ -63,7 +63,7 @@ class Agreement:
         self._creation_id = creation_id
 
     async def collection(self, fresh: bool = False) -> retriever_pb2.VectorCollection:
-        """The collection and the model whose vectors serve. Raises CollectionNotFound if it was created again."""
+        """The collection with its current model. Raises CollectionNotFound if it was created again."""
         current = await self._clients.collections.get(self._collection, fresh)
         if current.creation_id != self._creation_id:
             raise CollectionNotFound(self._collection)
@@ -73,7 +73,7 @@ class Agreement:
         return Fingerprint.from_message((await self.collection(fresh)).model)
 
     async def write(self, images: Sequence[StoredImage], made: Made, model: Fingerprint | None = None) -> Errors:
-        """Gives stored images their vectors in every generation, or in that of `model` alone; the errors by id.
+        """Write the vectors of stored images into every generation, or only into that of `model`. Returns errors by id.
 
         Raises CollectionNotFound, ModelMismatch, UpstreamUnavailable.
         """
@@ -82,19 +82,19 @@ class Agreement:
         return await self._agree(wrote) | errors
 
     async def remake(self, image_ids: Sequence[str], model: Fingerprint | None = None) -> Errors:
-        """As `write`, for what the image store holds of these ids now."""
+        """Make vectors of these ids again from the bytes that the image store holds now. Returns errors by id."""
         wrote, errors = await self._remake(image_ids, model)
         return await self._agree(wrote) | errors
 
     async def delete(self, image_ids: Sequence[str], *, rebuild_only: bool = False) -> Errors:
-        """Deletes the vectors of ids that have no bytes; those that got bytes meanwhile keep a vector."""
+        """Delete the vectors of ids without bytes. Ids that have bytes again keep a vector."""
         await self.delete_first(image_ids, rebuild_only=rebuild_only)
         return await self._agree(dict.fromkeys(image_ids))
 
     async def _agree(self, wrote: Mapping[str, int | None]) -> Errors:
-        """Looks at what the image store holds, until the vectors are those of it.
+        """Compare with the image store, and correct vectors, until both agree. Returns errors by id.
 
-        `wrote`: the revision that each id's vector was made from, None where it was deleted.
+        `wrote` has the revision that each id's vector was made from, or None if the vector was deleted.
         """
         errors: Errors = {}
         while wrote:
@@ -119,7 +119,7 @@ class Agreement:
     async def _remake(
         self, image_ids: Sequence[str], model: Fingerprint | None
     ) -> tuple[dict[str, int | None], Errors]:
-        """Makes vectors from stored bytes; from which revisions, and the errors."""
+        """Make vectors from stored bytes. Returns the revisions that were used, and the errors, by id."""
         blobs = await self._clients.imagestore.get_blobs(
             self._collection, image_ids, creation_id=self._creation_id, data=True, attributes=True
         )
@@ -127,11 +127,11 @@ class Agreement:
         errors = await self._write(images, {}, model) if images else {}
         wrote: dict[str, int | None] = dict.fromkeys(image_ids, UNKNOWN)
         wrote |= {image.image_id: image.revision for image in images}
-        # What cannot be encoded would be tried for ever.
+        # An image that cannot be encoded is not tried again.
         return {image_id: revision for image_id, revision in wrote.items() if image_id not in errors}, errors
 
     async def _stored(self, blobs: Sequence[imagestore_pb2.Blob]) -> list[StoredImage]:
-        """Images of which nobody said the attributes keep those of their vectors."""
+        """Fill in attributes that the image store does not know from the existing vectors."""
         unsaid = [blob.info.image_id for blob in blobs if not blob.HasField("attributes")]
         records: Iterable[retriever_pb2.VectorRecord] = ()
         if unsaid:
@@ -161,7 +161,7 @@ class Agreement:
                     raise
 
     async def _write_once(self, images: Sequence[StoredImage], made: Made, model: Fingerprint) -> Errors:
-        """Vectors of `model`, and then of the model that the collection is being re-embedded with."""
+        """Write vectors of `model`, and then those of the model of a running re-embedding."""
         errors: Errors = {}
         written: set[Fingerprint] = set()
         while model not in written:
@@ -177,7 +177,7 @@ class Agreement:
         return errors
 
     async def _encode(self, model: Fingerprint, images: Sequence[StoredImage], made: Made) -> Errors:
-        """Completes the vectors of `model` in `made`."""
+        """Add missing vectors of `model` to `made`."""
         vectors = made.setdefault(model, Vectors())
         missing = {image.image_id: image.data for image in images if image.image_id not in vectors.embeddings}
         if not missing:
@@ -208,14 +208,14 @@ class Agreement:
         )
 
     async def delete_first(self, image_ids: Sequence[str], *, rebuild_only: bool = False) -> None:
-        """Deletes vectors whose bytes are deleted next, and `delete` comes after that."""
+        """Delete vectors before their bytes are deleted. Call `delete` after that."""
         answer = await self._clients.retriever.delete_vectors(
             self._collection, image_ids, creation_id=self._creation_id, rebuild_only=rebuild_only
         )
         await self._check(answer.creation_id, image_ids)
 
     async def _check(self, creation_id: str, image_ids: Sequence[str]) -> None:
-        """Raises CollectionNotFound if the operation met another creation, whose vectors agree again by then."""
+        """Raises CollectionNotFound if the operation reached another creation. Its vectors agree again by then."""
         if creation_id != self._creation_id:
             other = Agreement(self._clients, self._settings, self._collection, creation_id)
             await other._agree(dict.fromkeys(image_ids, UNKNOWN))
@@ -223,7 +223,7 @@ class Agreement:
 
 
 def attributes_of(blob: imagestore_pb2.Blob, record: retriever_pb2.VectorRecord | None) -> struct_pb2.Struct:
-    """Those that an image's vector is to have: those beside its bytes, or if nobody said, those that it has."""
+    """The attributes for an image's vector: those in the image store, or the vector's own if that has none."""
     if record is None or blob.HasField("attributes"):
         return blob.attributes
     return record.attributes

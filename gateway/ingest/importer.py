@@ -1,8 +1,7 @@
-"""Adding images: encode, then commit the bytes, then the vector, then acknowledge.
+"""Adds images: encode, then commit the bytes, then write the vector, then acknowledge.
 
-The order is what makes an interruption harmless: a vector never stands without its bytes, and nothing acknowledged is
-lost. Encoding comes first because it finds the files that are not images, and those must leave nothing
-behind.
+With this order an interruption is harmless: no vector exists without bytes, and nothing acknowledged is lost. Encoding
+comes first since it detects files that are not images, and those must leave nothing behind.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _KEEPING = frozenset({types_pb2.IF_EXISTS_SKIP, types_pb2.IF_EXISTS_FAIL})
 
 @dataclass(frozen=True)
 class Outcome:
-    """How adding one image ended."""
+    """The outcome of one image."""
 
     status: pb.AddStatus.ValueType
     info: types_pb2.ImageInfo | None = None
@@ -52,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class NewImage:
-    """An image that is handed in. Its bytes are read once: each read of the message's field copies them."""
+    """An image of a request. Its bytes are read once, since each read of the message's field copies them."""
 
     image_id: str
     data: bytes
@@ -66,7 +65,7 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Images with vectors of the collection's `model`: `known` ones, which it had already, and those just `made`."""
+    """Vectors of the collection's `model`: `known` ones that existed already, and newly `made` ones."""
 
     collection: retriever_pb2.VectorCollection
     model: Fingerprint
@@ -87,7 +86,7 @@ def check_if_exists(value: types_pb2.IfExists.ValueType, field: str) -> None:
 
 
 class Importer:
-    """Adds batches of images to one creation of a collection, and to none that is created after it."""
+    """Adds batches of images to one creation of a collection, and never to a later one."""
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class Importer:
         self._look_after = look_after
 
     async def add(self, uploads: Sequence[types_pb2.ImageUpload]) -> list[Outcome]:
-        """One outcome per image, in order. The ids must be distinct. Trouble is in the outcomes, never raised."""
+        """Add a batch. Returns one outcome per image, in order, errors included. The ids must be distinct."""
         return await self._add([NewImage.of(upload) for upload in uploads])
 
     async def _add(self, images: Sequence[NewImage]) -> list[Outcome]:
@@ -120,7 +119,7 @@ class Importer:
         try:
             outcomes |= zip(good, await self._add_good([images[place] for place in good]), strict=True)
         except WentuError as error:
-            if error.code is Code.INVALID_ARGUMENT and len(good) > 1:  # one of them; the others must not suffer
+            if error.code is Code.INVALID_ARGUMENT and len(good) > 1:  # one bad image must not affect the others
                 for place in good:
                     outcomes |= {place: (await self._add([images[place]]))[0]}
             else:
@@ -128,7 +127,7 @@ class Importer:
         return [outcomes[place] for place in range(len(images))]
 
     def _refused(self, images: Sequence[NewImage]) -> dict[int, Outcome]:
-        """The outcomes of those that are refused as they are, by place."""
+        """The outcomes of invalid images, by their index."""
         outcomes: dict[int, Outcome] = {}
         for place, image in enumerate(images):
             try:
@@ -159,7 +158,7 @@ class Importer:
         return [done.get(image_id) or self._kept(image_id) for image_id in image_ids]
 
     async def _complete(self, stored: Mapping[str, types_pb2.ImageInfo]) -> set[str]:
-        """Those of the stored ids that need nothing more: searchable, by a vector of these very bytes."""
+        """The stored ids that are complete: their vectors exist and were made from these bytes."""
         if not stored:
             return set()
         vectors = await self._clients.retriever.get_vectors(
@@ -181,10 +180,10 @@ class Importer:
     async def _written(
         self, images: Sequence[NewImage], stored: Mapping[str, types_pb2.ImageInfo]
     ) -> dict[str, Outcome]:
-        """Encodes, commits the bytes, commits the vectors; outcomes by id."""
+        """Encode images, commit their bytes, and write their vectors. Returns outcomes by id."""
         try:
             embedded = await self._embedded(images, stored)
-        except (ModelMismatch, CollectionNotFound):  # perhaps re-embedded, or created again, a moment ago
+        except (ModelMismatch, CollectionNotFound):  # the collection may have just been re-embedded or created again
             embedded = await self._embedded(images, stored, fresh=True)
         collection, made, results = embedded.collection, embedded.made, embedded.results
         if collection.strict_precision:  # before the bytes are committed
@@ -219,7 +218,7 @@ class Importer:
     async def _embedded(
         self, images: Sequence[NewImage], stored: Mapping[str, types_pb2.ImageInfo], *, fresh: bool = False
     ) -> Embedded:
-        """Vectors for the collection as it is. What is stored with the same bytes is not encoded again."""
+        """Vectors of the collection's current model. Images stored with the same bytes are not encoded again."""
         collection = await self._agreement.collection(fresh)
         model = Fingerprint.from_message(collection.model)
         known = await self._same(model, images, stored)
@@ -230,9 +229,9 @@ class Importer:
     async def _same(
         self, model: Fingerprint, images: Sequence[NewImage], stored: Mapping[str, types_pb2.ImageInfo]
     ) -> dict[str, encoder_pb2.ImageEmbedding]:
-        """Vectors that the collection has already, made by this model from the bytes that are handed in.
+        """Existing vectors that this model made from the same bytes as the uploaded ones.
 
-        An old read will do: what a vector was made from stands beside it.
+        A stale read is fine, since each record names the bytes that its vector was made from.
         """
         hashes = {
             image.image_id: hashlib.sha256(image.data).hexdigest() for image in images if image.image_id in stored

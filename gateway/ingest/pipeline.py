@@ -1,4 +1,4 @@
-"""A stream of images in batches: some batches under way at once, acknowledged as they finish."""
+"""Imports a stream of images in batches. Several batches run at once. Each is acknowledged when it finishes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gateway.ingest.importer import Outcome
 from gateway.settings import GatewaySettings
 from protos import types_pb2
 
-# Adds a batch of images with distinct ids; one outcome an image, in order.
+# Adds a batch of images with distinct ids. Returns one outcome per image, in order.
 Add = Callable[[Sequence[types_pb2.ImageUpload]], Awaitable[list[Outcome]]]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """An image's place in the stream, its id, and how it ended."""
+    """An image's index in the stream, its id, and its outcome."""
 
     index: int
     image_id: str
@@ -28,15 +28,15 @@ class Finished:
 class _Item:
     index: int
     upload: types_pb2.ImageUpload
-    # Kept: each read of `upload.data` copies the bytes.
+    # Stored once, since each read of `upload.data` copies the bytes.
     size_bytes: int
 
 
 class Pipeline:
-    """Reads uploads as fast as they are dealt with, no faster.
+    """Reads uploads only as fast as they are processed.
 
-    A free worker takes what waits, up to the batch's limits. An id that is under way is not taken again until it is
-    done, so that of several images with one id the last is kept.
+    A free worker takes waiting images, up to the batch's limits. An id that is being processed is not taken again
+    until it is done, so that the last of several images with one id is kept.
     """
 
     def __init__(self, add: Add, settings: GatewaySettings) -> None:
@@ -49,7 +49,7 @@ class Pipeline:
         self._finished: asyncio.Queue[Finished | BaseException | None] = asyncio.Queue()
 
     async def run(self, uploads: AsyncIterator[types_pb2.ImageUpload]) -> AsyncIterator[Finished]:
-        """The outcomes, in order of completion. Raises what `uploads` raises, after the images before it are done."""
+        """The outcomes, in order of completion. An error of `uploads` is raised after all images before it are done."""
         reader = asyncio.create_task(self._read(uploads), name="import-reader")
         workers = [
             asyncio.create_task(self._work(), name="import-worker") for _ in range(self._settings.import_workers)
@@ -66,7 +66,7 @@ class Pipeline:
             await asyncio.gather(reader, *workers, ending, return_exceptions=True)
 
     async def _end(self, reader: asyncio.Task[None], workers: Sequence[asyncio.Task[None]]) -> None:
-        """A worker that breaks ends the stream at once; a reader that does, after the images before it are done."""
+        """Ends the stream at once if a worker fails. If the reader fails, earlier images are finished first."""
         await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         broken = [error for worker in workers if worker.done() and (error := worker.exception())]
         if not broken:
@@ -103,7 +103,7 @@ class Pipeline:
                 self._changed.notify_all()
 
     async def _take(self) -> list[_Item]:
-        """The next batch; empty when there is no more."""
+        """The next batch. Empty at the end of the stream."""
         async with self._changed:
             await self._changed.wait_for(self._can_take)
             batch: list[_Item] = []

@@ -1,4 +1,4 @@
-"""Counting both stores in the background, so that what an interruption left is seen before somebody searches for it."""
+"""Counts both stores in the background, so that operators see the leftovers of interruptions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from services.common.limits import MAX_PAGE_SIZE
 
 log = structlog.get_logger()
 
-# A collection that never rests is judged by so many looks.
+# The number of counts that decide for a collection which is written to all the time.
 LOOKS = 10
-# At most a tenth of the time is spent on counting, however many collections there are and however large.
+# At most a tenth of the time is spent on counting, for any number and size of collections.
 REST = 9
 REMEDY = "wentu reconcile"
 
@@ -37,10 +37,10 @@ class StoreCounts:
 
 
 def standing(looks: deque[StoreCounts]) -> StoreCounts | None:
-    """The counts, if their difference is no write that is under way; the last look is at the end.
+    """The counts, if their difference is not just a running write. Otherwise None. `looks` are in order of time.
 
-    It stands if nothing changed between two looks, or if each of many looks shows one on the same side: then the
-    smallest is nearest to what is left over.
+    The difference is real if nothing changed between two counts, or if many counts differ in the same direction. In the
+    second case the smallest difference is the best estimate.
     """
     if len(looks) >= 2 and looks[-1] == looks[-2]:
         return looks[-1] if looks[-1].difference else None
@@ -51,7 +51,7 @@ def standing(looks: deque[StoreCounts]) -> StoreCounts | None:
 
 
 class Counter:
-    """Looks at every collection again and again, one after the other."""
+    """Counts all collections repeatedly, one after the other."""
 
     def __init__(self, clients: Clients, metrics: GatewayMetrics, every_seconds: float) -> None:
         self._clients = clients
@@ -67,19 +67,19 @@ class Counter:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self) -> None:
-        """Once at every collection. Raises WentuError if the retriever does not list them."""
+        """Count every collection once. Raises WentuError if the retriever does not list them."""
         there = await self._collections()
         for collection in self._looks.keys() - there.keys():
             self._forget(collection)
         for collection, creation_id in sorted(there.items()):
             try:
-                # Images first: one that is written between the two counts has more vectors at most for a moment.
+                # Images first: a write between the two counts then shows too many vectors, and only for a moment.
                 images = (
                     await self._clients.imagestore.count_blobs(collection, creation_id=creation_id, images_only=True)
                 ).count
                 counts = StoreCounts(images, await self._clients.retriever.count_vectors(collection))
             except WentuError:
-                continue  # the services' health says it, and what was known of the collection stays
+                continue  # the services' health shows the failure, and the last known counts stay
             looks = self._looks.setdefault(collection, deque(maxlen=LOOKS))
             looks.append(counts)
             self._tell(collection, standing(looks))
@@ -119,13 +119,13 @@ class Counter:
 
 
 async def repeat(work: Callable[[], Awaitable[None]], every_seconds: float) -> None:
-    """`work` every so many seconds, and less often if it takes long. What it raises is logged."""
+    """Run `work` every `seconds`, and less often if it takes long. Its errors are logged."""
     while True:
         started = time.monotonic()
         try:
             await work()
         except WentuError:
-            pass  # a service is away: its health says so
+            pass  # an upstream is down, which its health shows
         except Exception:
             log.exception("counting the stores failed")
         took = time.monotonic() - started

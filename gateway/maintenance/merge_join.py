@@ -1,4 +1,4 @@
-"""Both stores side by side, in the order of ids, a page of each in memory."""
+"""Joins the pages of both stores in the order of ids, with one page of each in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Right = TypeVar("Right")
 
 
 class _Ahead(Generic[Item]):
-    """Items of pages with one item looked at ahead. Their ids ascend by bytes."""
+    """Items of pages, with a view of the next item. Their ids ascend by bytes."""
 
     def __init__(self, page: Callable[[str], Awaitable[tuple[Iterable[Item], str]]]) -> None:
         self._page = page
@@ -23,7 +23,7 @@ class _Ahead(Generic[Item]):
         self._token: str | None = ""
 
     async def key(self) -> bytes | None:
-        """The id of the next item; None after the last."""
+        """The id of the next item, or None after the last one."""
         while not self._items and self._token is not None:
             items, token = await self._page(self._token)
             self._items, self._token = list(items)[::-1], token or None
@@ -37,7 +37,7 @@ async def merge_join(
     left: Callable[[str], Awaitable[tuple[Iterable[Left], str]]],
     right: Callable[[str], Awaitable[tuple[Iterable[Right], str]]],
 ) -> AsyncIterator[tuple[str, Left | None, Right | None]]:
-    """Each id with what both sides have of it. A side gives the page of a token, and the token of the next one."""
+    """Each id with its item of both sides, or None. A side returns the page of a token, and the next page's token."""
     lefts, rights = _Ahead(left), _Ahead(right)
     while keys := [key for key in (await lefts.key(), await rights.key()) if key is not None]:
         least = min(keys)
@@ -49,7 +49,7 @@ async def merge_join(
 def blobs_of(
     clients: Clients, collection: str, creation_id: str
 ) -> Callable[[str], Awaitable[tuple[Iterable[imagestore_pb2.Blob], str]]]:
-    """With their attributes."""
+    """Pages of the image store's infos with attributes."""
 
     async def page(token: str) -> tuple[Iterable[imagestore_pb2.Blob], str]:
         found = await clients.imagestore.list_blobs(collection, MAX_PAGE_SIZE, token, creation_id=creation_id)
@@ -61,7 +61,7 @@ def blobs_of(
 def vectors_of(
     clients: Clients, collection: str, *, embeddings: bool = False, rebuild: bool = False
 ) -> Callable[[str], Awaitable[tuple[Iterable[retriever_pb2.VectorRecord], str]]]:
-    """Every write that was acknowledged before is among them, for which a vector store may take 0.2 s per page."""
+    """Pages of vectors with strong consistency, for which a vector store may take 0.2 s per page."""
 
     async def page(token: str) -> tuple[Iterable[retriever_pb2.VectorRecord], str]:
         found = await clients.retriever.list_vectors(

@@ -1,10 +1,10 @@
-"""Comparing both stores, and repairing what an interruption left.
+"""Compares both stores, and repairs the leftovers of interruptions.
 
-The image store has all that a vector is made from, attributes too: vectors that a store lost are made again. (One that
-was killed twice in a row was seen to lose what it had acknowledged and not yet written to a file.)
+The image store holds everything that a vector is made from, attributes included, so lost vectors are made again. (A
+vector store that was killed twice in a row lost writes that it had acknowledged.)
 
-What looks wrong may be a write that is under way: each finding is looked at again a moment later, and bytes are removed
-only once they are older than any write can be.
+A difference may be a write that is still running. So each finding is checked again a moment later, and bytes are
+removed only if they are older than any running write can be.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from services.common.wire_errors import item_error
 
 log = structlog.get_logger()
 
-# A write that was between its two stores at the first look is done by the second.
+# A write that is between its two stores at the first check is finished by the second one.
 SECOND_LOOK_SECONDS = 1.0
 LOOK_AT_ONCE = 500
 TELL_EVERY = 1000
@@ -39,7 +39,7 @@ TELL_EVERY = 1000
 
 @dataclass(frozen=True)
 class _Found:
-    """What is wrong with an image, and what both stores have of it."""
+    """A difference between the stores, with the records of both."""
 
     image_id: str
     kind: pb.FindingKind.ValueType
@@ -50,7 +50,7 @@ class _Found:
 def _kind(
     model: Fingerprint, blob: imagestore_pb2.Blob | None, record: retriever_pb2.VectorRecord | None
 ) -> pb.FindingKind.ValueType | None:
-    """What is wrong; None where nothing is. A vector of which nobody said what it was made from passes."""
+    """The kind of difference, or None. A vector passes if it is not known which bytes it was made from."""
     if record is None:
         return pb.FINDING_KIND_ORPHANED_BYTES if blob is not None else None
     if blob is None:
@@ -67,13 +67,13 @@ class Reconciler:
     def __init__(self, clients: Clients, settings: GatewaySettings) -> None:
         self._clients = clients
         self._settings = settings
-        # Bytes of a write that is under way can stand alone for so long: one call to the retriever, and its retries.
+        # A running write can have bytes without a vector for this long: one call to the retriever, with its retries.
         self._write_seconds = 2 * settings.timeout_seconds
 
     async def run(self, request: pb.ReconcileRequest) -> AsyncIterator[pb.ReconcileResponse]:
-        """Findings as they are found and dealt with; the last message has the count. Raises CollectionNotFound."""
+        """Reports each finding when it is repaired. The last message has the counts. Raises CollectionNotFound."""
         collection = check_collection(request.collection)
-        # Listed first: what is created after that is not touched.
+        # Listed first, so that later creations are not touched.
         creation_ids = set(await self._clients.imagestore.list_creations(collection))
         found = await self._clients.collections.get(collection, fresh=True)
         model = Fingerprint.from_message(found.model)
@@ -98,7 +98,7 @@ class Reconciler:
         yield pb.ReconcileResponse(checked_count=checked, leftover_count=leftover)
 
     async def _leftover(self, collection: str, creation_ids: Iterable[str], dry_run: bool) -> int:
-        """The number of images that deleted collections of this id left behind; removed unless in a dry run."""
+        """Remove images that deleted collections of this id left behind, except in a dry run. Returns their number."""
         if not dry_run:
             return await drop_creations(self._clients, collection, creation_ids)
         counts = [await self._clients.imagestore.count_blobs(collection, creation_id=each) for each in creation_ids]
@@ -107,7 +107,7 @@ class Reconciler:
     async def settle(
         self, collection: str, image_ids: Sequence[str], request: pb.ReconcileRequest
     ) -> AsyncIterator[pb.ReconcileResponse]:
-        """Looks at these again, and repairs what is still wrong."""
+        """Check these findings again, and repair those that still exist."""
         if not image_ids:
             return
         await asyncio.sleep(SECOND_LOOK_SECONDS)
@@ -131,8 +131,8 @@ class Reconciler:
                 yield answer
 
     async def _look(self, known: retriever_pb2.VectorCollection, image_ids: Sequence[str]) -> list[_Found]:
-        # Vectors first: a write that comes between the two reads leaves bytes that are younger than its vector, never
-        # a vector without bytes.
+        # Vectors are read first. A write between the two reads can then show bytes that are newer than the vector, but
+        # never a vector without bytes.
         vectors = await self._clients.retriever.get_vectors(known.collection, image_ids, embeddings=False, strong=True)
         records = {record.image_id: record for record in vectors.records}
         blobs = {
@@ -179,7 +179,7 @@ class Reconciler:
 async def _dealt_with(
     repair: Callable[[Sequence[str]], Awaitable[Mapping[str, WentuError]]], found: Sequence[_Found]
 ) -> list[pb.ReconcileResponse]:
-    """The outcomes of a repair, which tells of the ids that it could not deal with."""
+    """The outcomes of a repair. `errors` has the ids that could not be repaired."""
     if not found:
         return []
     try:

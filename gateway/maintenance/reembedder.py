@@ -1,8 +1,8 @@
-"""A collection under a new model, while the old vectors serve.
+"""Gives a collection the vectors of a new model, while the old vectors still serve.
 
-The next generation is compared with the image store, id by id, and what is missing or different is made from the
-stored bytes; again and again until nothing differs, for writes go on meanwhile, to both generations. So it may stop
-anywhere and be begun again, and it sees to a write that reached only one of the two, and to vectors that were lost.
+The next generation is compared with the image store, id by id. Missing or different vectors are made from the stored
+bytes. This repeats until nothing differs, since callers write to both generations at the same time. So the work can be
+interrupted at any point and started again. It also repairs writes that reached only one generation, and lost vectors.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from services.common.fingerprint import Fingerprint
 from services.common.ids import check_collection
 
 Record = retriever_pb2.VectorRecord
-# A delete takes the vector first: a copy that was made of the bytes meanwhile differs only once they are gone too.
+# A deletion removes the vector before the bytes. If the bytes are copied in between, the difference shows only later.
 SETTLE_SECONDS = 2.0
 
 
 class Reembedder:
-    """Brings collections to the first encoder's model."""
+    """Re-embeds collections with the first encoder's model."""
 
     def __init__(self, clients: Clients, settings: GatewaySettings) -> None:
         self._clients = clients
         self._settings = settings
 
     async def run(self, request: pb.ReembedRequest) -> AsyncIterator[pb.ReembedResponse]:
-        """How far it is, and at the end that the new vectors serve. Raises CollectionNotFound, UnreadableImage."""
+        """Reports progress, and at the end that the new vectors serve. Raises CollectionNotFound, UnreadableImage."""
         collection = check_collection(request.collection)
         own = await self._clients.encoders.first.get_model()
         model = Fingerprint.from_message(own.model)
@@ -54,13 +54,13 @@ class Reembedder:
                 if not written:
                     break
                 await asyncio.sleep(SETTLE_SECONDS)
-        # Also where all is done already: the old generation may still be there.
+        # Done even if nothing differed, since the old generation may still exist.
         await self._clients.retriever.commit_rebuild(collection)
         counted = (await self._clients.retriever.get_collection(collection, count=True)).vector_count
         yield pb.ReembedResponse(done_count=counted, total_count=counted, committed=True)
 
     async def _pass(self, known: retriever_pb2.VectorCollection, model: Fingerprint) -> AsyncIterator[int]:
-        """Compares once; the numbers of records that were brought in line."""
+        """Compare once. Yields the numbers of corrected records."""
         differing: list[str] = []
         pairs = merge_join(
             blobs_of(self._clients, known.collection, known.creation_id),
@@ -76,7 +76,7 @@ class Reembedder:
             yield await self._align(known, model, differing)
 
     async def _align(self, known: retriever_pb2.VectorCollection, model: Fingerprint, image_ids: Sequence[str]) -> int:
-        """The number of those that were brought in line. What changes meanwhile differs in the next pass."""
+        """Correct these records. Returns their number. Concurrent changes will differ in the next pass."""
         found = await self._clients.retriever.get_vectors(
             known.collection, image_ids, embeddings=False, strong=True, rebuild=True
         )
@@ -88,7 +88,7 @@ class Reembedder:
             )
         }
         agreement = Agreement(self._clients, self._settings, known.collection, known.creation_id)
-        # What has no bytes is found by no search that shows it: it stays behind.
+        # Vectors without bytes are not copied, since no search may show them.
         gone = [image_id for image_id in new if image_id not in blobs]
         errors = await agreement.delete(gone, rebuild_only=True) if gone else {}
         stale = [blob.info for image_id, blob in blobs.items() if not _made(blob, new.get(image_id))]
@@ -100,7 +100,7 @@ class Reembedder:
 
 
 def _made(blob: imagestore_pb2.Blob | None, new: Record | None) -> bool:
-    """Whether the next generation has an image as it is to be, or has not what is not there."""
+    """Whether the next generation agrees with the image store for one id."""
     if blob is None or new is None:
         return blob is None and new is None
     return new.content_sha256 == blob.info.sha256 and attributes_of(blob, new) == new.attributes

@@ -1,4 +1,4 @@
-"""What a search stumbled over is looked after in the background."""
+"""Repairs in the background what a search found to be inconsistent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class Repairs:
-    """Hits without bytes, reconciled a collection at a time. Beyond the bound another search brings them again."""
+    """Reconciles hits without bytes, one collection at a time. Ids beyond the limit are dropped."""
 
     def __init__(self, reconciler: Reconciler) -> None:
         self._reconciler = reconciler
@@ -28,7 +28,7 @@ class Repairs:
         waiting = self._waiting[collection]
         waiting.update(list(image_ids)[: LOOK_AT_ONCE - len(waiting)])
         if self._task is None or self._task.done():
-            # In a context of its own: the search's deadline is not the repair's.
+            # In its own context, since the search's deadline does not apply to the repair.
             self._task = asyncio.create_task(self._work(), name="repairs", context=Context())
 
     async def close(self) -> None:

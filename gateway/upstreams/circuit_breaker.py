@@ -1,4 +1,4 @@
-"""An upstream that hangs is left alone for a while."""
+"""Stops calls to an upstream that hangs, for a while."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ OPEN_SECONDS = 5.0
 
 
 class CircuitBreaker:
-    """Open after some failures in a row: then only one call every few seconds tries again."""
+    """Opens after several failures in a row. Then only one call every few seconds is allowed, as a trial."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._tried = 0.0
 
     def allows(self) -> bool:
-        """Whether to call. Whoever is allowed says how it went."""
+        """Whether a call is allowed. A caller that was allowed must report its result."""
         if self._failures < FAILURES:
             return True
         if time.monotonic() - self._tried < OPEN_SECONDS:

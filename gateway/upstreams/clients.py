@@ -13,7 +13,7 @@ from gateway.upstreams.retriever import RetrieverClient
 
 @dataclass
 class Clients:
-    """One client per service, the encoders by model, and what is known of the collections."""
+    """One client per service, the encoders by model, and the known collections."""
 
     encoders: Encoders
     retriever: RetrieverClient

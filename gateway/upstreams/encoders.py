@@ -11,13 +11,13 @@ from gateway.upstreams.known_collections import KnownCollections
 from services.common.errors import UpstreamUnavailable, WentuError
 from services.common.fingerprint import Fingerprint
 
-# How long an encoder is taken to have the model that it had.
+# How long the known model of an encoder is trusted.
 MODEL_SECONDS = 5.0
 
 
 @dataclass
 class _Known:
-    """An encoder with the model that it had when it was last asked."""
+    """An encoder, and its model at the last time that it was asked."""
 
     encoder: EncoderClient
     model: Fingerprint | None = None
@@ -25,7 +25,7 @@ class _Known:
 
 
 class Encoders:
-    """Finds the encoder for a model. The first is the one for whatever is new."""
+    """Finds the encoder for a model. New collections get the model of the first encoder."""
 
     def __init__(self, settings: GatewaySettings, collections: KnownCollections) -> None:
         self._collections = collections
@@ -42,7 +42,7 @@ class Encoders:
 
         Raises UpstreamUnavailable if several are known and none answers with it.
 
-        The only one is returned unasked: what it encodes says by which model, and the retriever holds it to that.
+        A single encoder is returned without asking it. Its answers name their model, and the retriever checks that.
         """
         if len(self._known) == 1:
             return self.first

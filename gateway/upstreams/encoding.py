@@ -1,4 +1,4 @@
-"""Encoding images for those who have time."""
+"""Encodes images for callers that can wait, such as imports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.common.calls import seconds_left
 from services.common.errors import ModelMismatch, Overloaded
 from services.common.fingerprint import Fingerprint
 
-# How long an image waits for an encoder that is full.
+# How long images wait for an encoder that is full.
 BUSY_SECONDS = 600.0
 Item = TypeVar("Item")
 
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 async def encode_patiently(
     clients: Clients, model: Fingerprint, images: Sequence[bytes]
 ) -> encoder_pb2.EncodeImagesResponse:
-    """Comes again as long as the encoder for `model` is full and says when."""
+    """Encode images. As long as the encoder for `model` is full, the call is repeated after the advised delay."""
     give_up = time.monotonic() + min(BUSY_SECONDS, seconds_left() or BUSY_SECONDS)
     while True:
         try:
@@ -38,10 +38,7 @@ async def encode_patiently(
 
 @dataclass
 class EncodedImages:
-    """By image id: the vectors and what was seen of the images, and why others have none.
-
-    `precision` is that of the vectors, empty if there are none.
-    """
+    """Results and errors of encoded images, by image id. `precision` is that of the vectors. Empty if there are none."""
 
     results: dict[str, encoder_pb2.ImageEmbedding] = field(default_factory=dict)
     failed: dict[str, types_pb2.ItemError] = field(default_factory=dict)
@@ -69,7 +66,7 @@ async def encode_for(
 def batches(
     items: Iterable[Item], size_bytes: Callable[[Item], int], settings: GatewaySettings
 ) -> Iterator[list[Item]]:
-    """Images to be encoded together, as many and as large as in an import."""
+    """Batches of images to encode together. Count and size are those of an import."""
     batch: list[Item] = []
     size = 0
     for item in items:

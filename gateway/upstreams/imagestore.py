@@ -59,7 +59,7 @@ class ImageStoreClient:
     async def delete_blobs(
         self, collection: str, image_ids: Sequence[str], *, creation_id: str, revisions: Sequence[int] = ()
     ) -> Sequence[str]:
-        """The ids of those that were there and removed. With `revisions` only images that still have them are."""
+        """The ids of images that existed and were removed. With `revisions`, only images that still have them."""
         request = pb.DeleteBlobsRequest(
             collection=collection, image_ids=image_ids, creation_id=creation_id, revisions=revisions
         )
@@ -78,7 +78,7 @@ class ImageStoreClient:
         return await self.upstream.call(self._stub.CountBlobs, request)
 
     async def list_creations(self, collection: str) -> Sequence[str]:
-        """The ids of those that have, or may get, images."""
+        """The ids of creations that have images or may get them."""
         request = pb.ListCreationsRequest(collection=collection)
         return (await self.upstream.call(self._stub.ListCreations, request)).creation_ids
 

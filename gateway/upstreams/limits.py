@@ -1,7 +1,7 @@
-"""Limits of the services behind the gateway that must agree with its own.
+"""Compares the limits of the upstreams with the gateway's own, since they must agree.
 
-Each service starts by itself, so none can refuse to start because of another. The gateway asks its upstreams once they
-can be reached, and from time to time, and warns. What it warns of is also in GetStatus.
+Each service starts alone, so it cannot refuse to start because of another one. The gateway asks its upstreams as soon
+as they can be reached, and from time to time, and logs warnings. GetStatus shows the warnings too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ log = structlog.get_logger()
 Description: TypeAlias = (
     encoder_pb2.GetModelResponse | retriever_pb2.GetVectorStoreResponse | imagestore_pb2.GetBlobStoreResponse
 )
-# How often an upstream is asked: until it answers, and after that, for it may be started again with other settings.
+# Seconds between questions: until all upstreams answer, and afterwards, since one may restart with other settings.
 ABSENT_SECONDS = 5.0
 PRESENT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class _Need:
-    """A setting, its value (0 if a service of an earlier version does not say it), the least that will do, and why."""
+    """A setting, its value (0 if an older service does not state it), the least sufficient value, and the reason."""
 
     setting: str
     actual: int
@@ -40,7 +40,7 @@ class _Need:
 
 
 def limit_warnings(settings: GatewaySettings, upstream: Description) -> list[str]:
-    """What of an upstream's limits does not agree with the gateway's settings, a sentence for each."""
+    """One sentence per limit of an upstream that does not agree with the gateway's settings."""
     match upstream:
         case encoder_pb2.GetModelResponse():
             needs = _of_encoder(settings, upstream)
@@ -71,7 +71,7 @@ def _of_image_store(settings: GatewaySettings, store: imagestore_pb2.GetBlobStor
         _images(settings, name, store.max_image_bytes),
         _requests(name, store.messages, least + _attributes_bytes(settings)),
         _attributes(settings, name, store.messages),
-        # It keeps a part of each answer for what is not image bytes, as the gateway does of each request.
+        # It reserves a part of each answer for other data than image bytes, as the gateway does in each request.
         _Need(
             f"max_message_bytes of the {name}",
             store.messages.max_answer_bytes,
@@ -111,7 +111,7 @@ def _answers(settings: GatewaySettings, name: str, messages: types_pb2.MessageLi
 
 
 def _batch_bytes(settings: GatewaySettings) -> int:
-    """Of the images that go together: one that is larger than a batch goes alone."""
+    """The bytes of a batch of images. An image that is larger than a batch is sent alone."""
     return max(settings.import_batch_bytes, settings.max_image_bytes) + MESSAGE_MARGIN_BYTES
 
 
@@ -133,7 +133,7 @@ class LimitsWatch:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self) -> bool:
-        """Asks each upstream once; whether all answered."""
+        """Ask each upstream once. Returns whether all answered."""
         asking: dict[str, Callable[[], Awaitable[Description]]] = {
             self._clients.retriever.upstream.address: self._clients.retriever.get_vector_store,
             self._clients.imagestore.upstream.address: self._clients.imagestore.get_blob_store,

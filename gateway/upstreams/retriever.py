@@ -29,7 +29,7 @@ class RetrieverClient:
         return await self.upstream.call(self._stub.ListVectorCollections, request)
 
     async def drop_vectors(self, collection: str) -> str:
-        """The creation that was dropped; empty if there was none."""
+        """The id of the dropped creation. Empty if there was none."""
         request = pb.DropVectorCollectionRequest(collection=collection)
         return (await self.upstream.call(self._stub.DropVectorCollection, request)).creation_id
 
@@ -63,7 +63,7 @@ class RetrieverClient:
         return await self.upstream.call(self._stub.ListVectors, request)
 
     async def count_vectors(self, collection: str) -> int:
-        """As of a moment ago: nobody waits for the last writes."""
+        """The number of vectors, without waiting for the latest writes."""
         request = pb.CountVectorsRequest(collection=collection, consistency=types_pb2.CONSISTENCY_BOUNDED)
         return (await self.upstream.call(self._stub.CountVectors, request)).count
 

@@ -20,10 +20,10 @@ Response = TypeVar("Response")
 
 
 class Upstream:
-    """One service, whatever the number of its replicas.
+    """One service with any number of replicas.
 
-    Every call carries the request id and what is left of the caller's deadline. A call that fails raises one of this
-    project's errors.
+    Every call carries the request id and the rest of the caller's deadline. A failed call raises one of this project's
+    errors.
     """
 
     def __init__(self, name: str, address: str, settings: GatewaySettings) -> None:
@@ -40,7 +40,7 @@ class Upstream:
         request: Request,
         limit_seconds: float = math.inf,
     ) -> Response:
-        """The answer of one of the service's methods, which may take `limit_seconds`, or less by the settings."""
+        """Call a method of the service. It may take `limit_seconds`, or less if the settings say so."""
         async with calling(self.name):
             return await method(request, **outgoing(min(limit_seconds, self._limit_seconds)))
 
@@ -53,9 +53,9 @@ class Upstream:
                 yield part
 
     async def serves(self, service: str = "") -> bool:
-        """What its health service says of a service, or of the whole process. Raises WentuError if it does not answer.
+        """The health of `service`, or of the whole process. Raises WentuError if it does not answer.
 
-        A process serves on while its own service does not, if it can still read: a retriever whose disk is full.
+        A process may serve although its own service does not: a retriever with a full disk can still search.
         """
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         answer: Any = await self.call(stub.Check, health_pb2.HealthCheckRequest(service=service), HEALTH_SECONDS)

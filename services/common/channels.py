@@ -54,6 +54,14 @@ def proxy_option(use_proxy: bool) -> tuple[str, int]:
     return ("grpc.enable_http_proxy", int(use_proxy))
 
 
+def foreign_options(use_proxy: bool) -> dict[str, int]:
+    """Options for channels that a library opens: a server that restarts is found again within two seconds.
+
+    gRPC's own default waits up to two minutes between attempts.
+    """
+    return dict([proxy_option(use_proxy), ("grpc.max_reconnect_backoff_ms", 2000)])
+
+
 class ChannelOptions(TypedDict, total=False):
     """What differs from channel to channel.
 

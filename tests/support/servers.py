@@ -23,7 +23,7 @@ import pymysql
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymilvus import MilvusClient, MilvusException
 
-from services.common.channels import open_sync_channel, proxy_option
+from services.common.channels import foreign_options, open_sync_channel
 
 START_SECONDS = 120
 # pymilvus logs each failed attempt with its stack.
@@ -137,7 +137,7 @@ def milvus_server(folder: Path) -> tuple[Server, str]:
     command = [sys.executable, str(launcher), "--data", str(folder), "--proxy-port", str(port)]
 
     def answers() -> None:
-        client = MilvusClient(address, timeout=5, grpc_options=dict([proxy_option(False)]))
+        client = MilvusClient(address, timeout=5, grpc_options=foreign_options(False))
         client.list_collections()
         client.close()
 

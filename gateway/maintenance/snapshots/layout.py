@@ -1,8 +1,8 @@
 """The files of a snapshot.
 
-settings.json          the collection: model, metric, index, description; first
-vectors-00000.parquet  a row for each of some thousand images: id, vector, attributes, and which content it has
-images-00000.tar       those images' bytes, a member for each content, named by its SHA-256
+settings.json          the first file: the collection's model, metric, index and description
+vectors-00000.parquet  one row per image, for some thousand images: id, vector, attributes, checksum of the content
+images-00000.tar       the bytes of those images, one member per content, named by its SHA-256
 vectors-00001.parquet  and so on
 """
 
@@ -81,7 +81,7 @@ def settings(collection: retriever_pb2.VectorCollection) -> dict[str, Any]:
 
 
 def creation(collection: str, found: Any) -> retriever_pb2.CreateVectorCollectionRequest:
-    """Raises InvalidField for what is not settings of this version."""
+    """Parse settings.json. Raises InvalidField if it is not of this version."""
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise InvalidField("part.chunk", f"{SETTINGS} must be that of a snapshot of version {VERSION}")
     try:

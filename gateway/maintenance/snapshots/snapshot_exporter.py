@@ -1,4 +1,4 @@
-"""Writing a collection as files, with a few images in memory at a time."""
+"""Writes a collection as files, with a few images in memory at a time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from services.common.ids import check_collection
 from services.common.image_formats import ending_for
 from services.common.limits import CHUNK_BYTES, MAX_PAGE_SIZE
 
-# An interruption leaves fewer images without a vector; more of them were lost.
+# An interruption leaves fewer images without a vector than this. More of them mean that vectors were lost.
 MANY = 100
 
 
 class SnapshotExporter:
-    """Reads collections."""
+    """Exports collections."""
 
     def __init__(self, clients: Clients, limits: GatewaySettings) -> None:
         self._clients = clients
@@ -37,7 +37,7 @@ class SnapshotExporter:
     async def run(self, request: pb.ExportSnapshotRequest) -> AsyncIterator[pb.ExportSnapshotResponse]:
         """The files' bytes, file by file. Raises CollectionNotFound, UpstreamUnavailable.
 
-        What is written meanwhile is in it or is not; an image is in it with the bytes that it has, or not at all.
+        A concurrent write may be missing. An image is exported with its own bytes, or not at all.
         """
         collection = await self._clients.retriever.get_collection(check_collection(request.collection))
         for part in _parts(SETTINGS, [json.dumps(settings(collection), ensure_ascii=False, indent=2).encode()]):
@@ -53,7 +53,7 @@ class SnapshotExporter:
                     consistency=types_pb2.CONSISTENCY_STRONG,
                 )
             )
-            if page.creation_id != collection.creation_id:  # deleted and created again meanwhile
+            if page.creation_id != collection.creation_id:  # the collection was deleted and created again
                 raise CollectionNotFound(collection.collection)
             written += len(page.records)
             if page.records:
@@ -84,7 +84,7 @@ class SnapshotExporter:
         vectors = await asyncio.to_thread(vectors_file, records, infos, collection.model.dim)
         for part in _parts(f"vectors-{number:05}.parquet", [vectors]):
             yield part
-        # Each content once, by one of the images that have it.
+        # Each content is read once, by one of its images.
         contents = {info.sha256: info for info in infos.values()}
         name = f"images-{number:05}.tar"
         for batch in batches(contents.values(), lambda info: info.size_bytes, self._limits):
@@ -103,12 +103,12 @@ class SnapshotExporter:
 def vectors_file(
     records: Iterable[retriever_pb2.VectorRecord], infos: Mapping[str, types_pb2.ImageInfo], dim: int
 ) -> bytes:
-    """The Parquet file of those records whose images are there. For 1,000 of them it takes a tenth of a second."""
+    """The Parquet file of the records whose images exist. It takes 0.1 s for 1,000 records."""
     return parquet([row(record, infos[record.image_id]) for record in records if record.image_id in infos], dim)
 
 
 def parquet(rows: Sequence[dict[str, Any]], dim: int) -> bytes:
-    """A Parquet file, with checksums, so that damage does not pass for data."""
+    """A Parquet file with checksums, so that damage is detected."""
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema(dim)), file, compression="zstd", write_page_checksum=True)
     return file.getvalue()

@@ -1,6 +1,6 @@
-"""Parsing a snapshot's files, which may be damaged or made to do harm: bounded, and every error names the file.
+"""Parses a snapshot's files, which may be damaged or hostile. Memory is bounded, and each error names the file.
 
-All of it blocks: it runs on threads.
+The functions block, so they run on threads.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from services.common.limits import MAX_ATTRIBUTES_BYTES, MAX_IMAGE_ID_BYTES, MAX
 
 FIELD = "part.chunk"
 MAX_ROWS = 100_000
-# What the rows of one file take in memory, of which the vectors are by far the most.
+# The memory for the rows of one file. Vectors take most of it.
 MAX_UNPACKED_BYTES = 256 * MIB
 ROWS_AT_ONCE = 1000
-# Headers of pax and GNU tar, which say nothing that is needed here: they are passed over.
+# Headers of pax and GNU tar are skipped, since nothing in them is needed.
 _PASSED_OVER = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 MAX_PASSED_OVER_BYTES = 64 * 1024
-# Bytes that a value of a column may have. A dictionary can repeat a large one in no space at all.
+# Limits of single values in bytes. A dictionary can repeat a large value without using space in the file.
 _VALUE_BYTES = {
     "image_id": MAX_IMAGE_ID_BYTES,
-    "attributes": 8 * MAX_ATTRIBUTES_BYTES,  # of JSON, which takes more than the message
+    "attributes": 8 * MAX_ATTRIBUTES_BYTES,  # of JSON, which is larger than the message
     "sha256": 64,
     "media_type": 4 * MAX_MEDIA_TYPE_CHARS,
     "made_from": 64,
@@ -45,14 +45,14 @@ Row = dict[str, Any]
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Whatever a parser raises on damaged bytes, as InvalidField naming the file `name`."""
+    """Turns every error of a parser on damaged bytes into InvalidField with the file's name `name`."""
     try:
         yield
     except WentuError as error:
         raise _named(error, name) from error
     except MemoryError as error:
         raise InvalidField(FIELD, f"{name} does not fit in memory") from error
-    except Exception as error:  # Arrow alone raises a dozen kinds, OSError among them
+    except Exception as error:  # Arrow alone raises a dozen kinds of errors, OSError among them
         problem = str(error).partition("\n")[0][:200] or type(error).__name__
         raise InvalidField(FIELD, f"{name} is damaged: {problem}") from error
 
@@ -76,7 +76,7 @@ def read_settings(file: IO[bytes], collection: str) -> retriever_pb2.CreateVecto
 
 
 class Rows:
-    """The rows of a Parquet file, kept as Arrow has them: as objects they would take ten times as much."""
+    """The rows of a Parquet file in Arrow's form. Python objects would take ten times the memory."""
 
     def __init__(self, batches: list[pa.RecordBatch]) -> None:
         self._batches = batches
@@ -94,11 +94,11 @@ class Rows:
 
 
 def read_rows(file: IO[bytes], name: str, dim: int) -> Rows:
-    """Raises InvalidField for what is not Parquet of the layout, or takes too much memory."""
+    """Raises InvalidField if the file is not Parquet of the layout, or needs too much memory."""
     with reading(name):
         wanted = schema(dim)
         strings = [field.name for field in wanted if pa.types.is_string(field.type)]
-        # As dictionaries, so that repeated values are not unpacked before they are looked at.
+        # Read as dictionaries, so that repeated values are checked before they are unpacked.
         parquet = pq.ParquetFile(file, read_dictionary=strings, page_checksum_verification=True, pre_buffer=False)
         _check_sizes(parquet.metadata, parquet.schema_arrow.names, wanted)
         batches: list[pa.RecordBatch] = []
@@ -135,7 +135,7 @@ def contents(file: IO[bytes], name: str, max_image_bytes: int) -> Iterator[tuple
 
 
 def _member(file: IO[bytes], max_image_bytes: int) -> tuple[str, bytes] | None:
-    """The next member. tarfile itself would read headers of any size into memory, and take damage for the end."""
+    """The next member. tarfile itself would read headers of any size into memory, and treat damage as the end."""
     while True:
         block = file.read(tarfile.BLOCKSIZE)
         if not block.strip(b"\0"):
@@ -156,7 +156,7 @@ def _member(file: IO[bytes], max_image_bytes: int) -> tuple[str, bytes] | None:
 
 
 def _data(file: IO[bytes], size: int) -> bytes:
-    """The bytes of a member, without those that fill its last block."""
+    """The bytes of a member, without the padding of its last block."""
     whole = size + -size % tarfile.BLOCKSIZE
     data = file.read(whole)
     if len(data) != whole:
@@ -165,7 +165,7 @@ def _data(file: IO[bytes], size: int) -> bytes:
 
 
 def _check_sizes(metadata: pq.FileMetaData, names: list[str], wanted: pa.Schema) -> None:
-    """By what the file says of itself, before anything is unpacked."""
+    """Check the sizes in the file's metadata before anything is unpacked."""
     if names != wanted.names:
         raise InvalidField(FIELD, f"must have the columns {', '.join(wanted.names)}")
     if not 0 < metadata.num_rows <= MAX_ROWS:
@@ -182,7 +182,7 @@ def _check_sizes(metadata: pq.FileMetaData, names: list[str], wanted: pa.Schema)
 
 
 def _unpacked_bytes(column: str, values: pa.Array) -> int:
-    """Of the values of a column as they will be, each of which must be of a bounded length."""
+    """The size of a column's values after unpacking. Each value must have a bounded length."""
     packed = isinstance(values, pa.DictionaryArray)
     lengths = pc.binary_length(values.dictionary if packed else values)
     longest = pc.max(lengths).as_py() or 0
@@ -192,7 +192,7 @@ def _unpacked_bytes(column: str, values: pa.Array) -> int:
 
 
 def _check_rows(batch: pa.RecordBatch) -> None:
-    """What the services would refuse later, without knowing of the file."""
+    """Refuse values that the services would refuse later without the file's name."""
     for row in batch.drop_columns(["embedding"]).to_pylist():
         check_image_id(row["image_id"])
         check_sha256(row["sha256"], "sha256")

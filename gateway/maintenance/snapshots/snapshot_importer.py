@@ -1,4 +1,4 @@
-"""Reading a collection from files, a pair of files on disk at a time."""
+"""Reads a collection from files, with one pair of files on disk at a time."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from services.common.ids import check_collection
 log = structlog.get_logger()
 
 MAX_SETTINGS_BYTES = 64 * 1024
-# A tar file, the only large one, lies in the folder for temporary files while it is read; one at a time for an import.
+# A tar file, the only large one, is in the folder for temporary files while it is read. An import has one at a time.
 MAX_IMAGES_BYTES = 64 * 1024**3
-# Each holds the rows of a file in memory. Others wait.
+# Imports at once. Each holds the rows of a file in memory. Others wait.
 IMPORTS_AT_ONCE = 2
 _KEPT = ("media_type", "width", "height")
 
 
 @dataclass(frozen=True)
 class SnapshotImage:
-    """An image of a snapshot: its vector with attributes, its bytes, and what else is kept of it by name."""
+    """An image of a snapshot: its vector with attributes, its bytes, and other stored facts by name."""
 
     record: retriever_pb2.VectorRecord
     data: bytes
@@ -54,7 +54,7 @@ class SnapshotImage:
 
 
 class SnapshotImporter:
-    """Makes collections."""
+    """Imports collections."""
 
     def __init__(self, clients: Clients, limits: GatewaySettings) -> None:
         self._clients = clients
@@ -62,7 +62,7 @@ class SnapshotImporter:
         self._turns = asyncio.Semaphore(IMPORTS_AT_ONCE)
 
     async def run(self, requests: AsyncIterator[pb.ImportSnapshotRequest]) -> int:
-        """The number of images in the new collection, which is removed again where anything fails.
+        """Import a collection. Returns its number of images. If anything fails, the new collection is removed.
 
         Raises CollectionExists, InvalidField, ChecksumMismatch.
         """
@@ -101,7 +101,7 @@ class SnapshotImporter:
 
     async def _some(self, collection: retriever_pb2.VectorCollection, rows: Rows, file: IO[bytes], name: str) -> int:
         wanted = dict(rows.by_content)
-        # Read, checked and parsed on a thread, a batch at a time.
+        # A thread reads, checks and parses one batch at a time.
         images: Iterator[SnapshotImage] = (
             SnapshotImage.of(rows.row(*at), data)
             for sha256, data in contents(file, name, self._limits.max_image_bytes)
@@ -118,7 +118,7 @@ class SnapshotImporter:
         return len(rows)
 
     async def _write(self, collection: retriever_pb2.VectorCollection, images: Sequence[SnapshotImage]) -> None:
-        """Bytes first, then vectors."""
+        """Write the bytes first, then the vectors."""
         blobs = [
             imagestore_pb2.BlobUpload(
                 image_id=image.record.image_id, data=image.data, attributes=image.record.attributes, **image.kept
@@ -148,7 +148,7 @@ class SnapshotImporter:
 
 
 async def _files(requests: AsyncIterator[pb.ImportSnapshotRequest]) -> AsyncIterator[tuple[str, str, IO[bytes]]]:
-    """The collection's id, and each file's name and bytes, once it is whole."""
+    """The collection's id, and the name and bytes of each file when it is complete."""
     collection = name = ""
     file: IO[bytes] | None = None
     try:
@@ -184,7 +184,7 @@ def _most_bytes(name: str) -> int:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """What another service refuses of a file's contents, as an error that names the file."""
+    """Add the file's name to errors of other services about its contents."""
     try:
         yield
     except WentuError as error:

@@ -18,7 +18,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 
 from services.common.calls import seconds_left
-from services.common.channels import proxy_option
+from services.common.channels import foreign_options
 from services.common.errors import DeadlineExceeded, UpstreamUnavailable
 from services.common.limits import MAX_IMAGE_ID_BYTES
 from services.common.thread_pool import ThreadPool
@@ -67,7 +67,7 @@ class Milvus:
             token=self._settings.milvus_token.get_secret_value(),
             db_name=self._settings.milvus_database,
             timeout=self._settings.timeout_seconds,
-            grpc_options=dict([proxy_option(self._settings.use_proxy)]),
+            grpc_options=foreign_options(self._settings.use_proxy),
         )
 
     async def call(self, method: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
