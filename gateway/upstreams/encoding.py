@@ -38,7 +38,7 @@ async def encode_patiently(
 
 @dataclass
 class EncodedImages:
-    """Results and errors of encoded images, by image id. `precision` is that of the vectors. Empty if there are none."""
+    """Results and errors of encoded images, by image id. `precision` is that of the vectors, or empty."""
 
     results: dict[str, encoder_pb2.ImageEmbedding] = field(default_factory=dict)
     failed: dict[str, types_pb2.ItemError] = field(default_factory=dict)
