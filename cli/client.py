@@ -16,12 +16,12 @@ from services.common.channels import open_sync_channel
 
 T = TypeVar("T")
 TIMEOUT_SECONDS = 60.0
-# A gateway that does not answer a ping for so long hangs. It is asked whenever it has been silent for half of it.
+# A gateway that does not answer a ping for this long hangs. A ping is sent after half of this time without an answer.
 DEFAULT_HANG_SECONDS = 30.0
 
 
 def hang_seconds() -> float:
-    """WENTU_HANG_SECONDS, at least 10: servers take more frequent pings for an attack."""
+    """WENTU_HANG_SECONDS, at least 10, since servers treat more frequent pings as an attack."""
     given = os.environ.get("WENTU_HANG_SECONDS", "")
     try:
         return max(10.0, float(given or DEFAULT_HANG_SECONDS))
@@ -65,7 +65,7 @@ class Client:
 
 @contextmanager
 def connected(address: str) -> Iterator[Client]:
-    """A client, closed in the end."""
+    """A client that is closed at the end of the block."""
     client = Client(address)
     try:
         yield client
@@ -76,12 +76,12 @@ def connected(address: str) -> Iterator[Client]:
 
 
 class Requests(Generic[T]):
-    """The requests of a stream. gRPC hides the cause if its iterator raises: here it ends, and the cause is kept."""
+    """The requests of a stream. gRPC hides the cause if an iterator raises. So this one ends and stores the cause."""
 
     def __init__(self, items: Iterable[T]) -> None:
         self._items = items
         self.error: Exception | None = None
-        # Called when the items break off, as when the call must not go through then.
+        # Called if the items fail and the call must therefore not succeed.
         self.on_error: Callable[[], object] | None = None
 
     def __iter__(self) -> Iterator[T]:
@@ -94,12 +94,12 @@ class Requests(Generic[T]):
 
 
 def word(words: Mapping[Any, str], value: int) -> str:
-    """The word for a value of an enum; a newer server may send one that this version does not know."""
+    """The word for an enum's value. A newer server may send a value that this version does not know."""
     return words.get(value, f"unknown ({value})")
 
 
 def explain(error: grpc.RpcError, address: str = "the gateway") -> str:
-    """One line on a failed call: the server's own words, or what is wrong with the connection."""
+    """One line about a failed call: the server's message, or the problem of the connection."""
     if not isinstance(error, grpc.Call):
         return f"the call to {address} failed: {error}"
     name, details = error.code().name, error.details() or ""

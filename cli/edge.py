@@ -1,4 +1,4 @@
-"""The edge of the program: what goes wrong in a command becomes one line and an exit code; `--debug` shows the rest."""
+"""The edge of the program: an error in a command becomes one line and an exit code. `--debug` shows the traceback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Edge(TyperGroup):
     """The root of the commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Takes --debug wherever it stands, as people add it to the end of a command that failed."""
+        """Accept --debug anywhere, since people add it to the end of a command that failed."""
         end = args.index("--") if "--" in args else len(args)
         ctx.meta[DEBUG] = DEBUG in args[:end] or bool(os.environ.get("WENTU_DEBUG"))
         return super().parse_args(ctx, [word for place, word in enumerate(args) if place >= end or word != DEBUG])
@@ -35,7 +35,7 @@ class Edge(TyperGroup):
         except KeyboardInterrupt as error:
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError:
-            raise  # the reader of a pipe went away: no one is there to be told
+            raise  # the reader of the pipe is gone, so nobody can read a message
         except Exception as error:
             if type(error).__module__.startswith("typer."):
                 raise  # usage and exit codes

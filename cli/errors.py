@@ -1,7 +1,7 @@
-"""What ends a command: one line for a person, and an exit code."""
+"""The error that ends a command: one line for a person, and an exit code."""
 
 from __future__ import annotations
 
 
 class CommandError(Exception):
-    """The message says what is wrong, and what helps. The edge prints it and ends the program with code 1."""
+    """The message states the problem and the remedy. The edge prints it and ends the program with code 1."""

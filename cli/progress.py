@@ -1,4 +1,4 @@
-"""How far an import has come: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of an import: a bar on a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINE_SHARE = 0.1
 
 @contextmanager
 def shown(report: ImportReport) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each outcome."""
+    """Yields a function to call after each outcome."""
     if console.is_terminal:
         yield from _bar(report)
     else:
@@ -44,7 +44,7 @@ def _lines(report: ImportReport) -> Callable[[], None]:
     def show() -> None:
         nonlocal last_time, last_share
         share, now = report.share, time.monotonic()
-        # Both: a small import needs no lines, and a long one not many.
+        # Both limits hold: a short import prints no lines, and a long one only a few.
         if now - last_time >= LINE_SECONDS or (share - last_share >= LINE_SHARE and now - last_time >= 1):
             last_time, last_share = now, share
             warn(f"importing: {share:.0%}, {_counts(report)}")

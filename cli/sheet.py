@@ -28,7 +28,7 @@ class Cell:
 
 
 def draw_sheet(title: str, cells: Sequence[Cell], path: Path) -> None:
-    """Writes the results, best first, under a title where this machine has a font for it."""
+    """Write the results, best first, under a title if this machine has a font for it."""
     columns = min(COLUMNS, max(1, len(cells)))
     rows = -(-len(cells) // columns)
     chinese = chinese_font()
@@ -52,7 +52,7 @@ def draw_sheet(title: str, cells: Sequence[Cell], path: Path) -> None:
 
 
 def chinese_font() -> str | None:
-    """A font file with Chinese characters, where this machine has one (fontconfig knows)."""
+    """A font file with Chinese characters, if fontconfig finds one on this machine."""
     if shutil.which("fc-match") is None:
         return None
     command = ["fc-match", "--format=%{file}\n%{lang}", ":lang=zh-cn"]

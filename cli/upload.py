@@ -1,4 +1,4 @@
-"""A source into a collection: a stream of images to the gateway, and the report of what became of each."""
+"""Sends a source to a collection: a stream of images to the gateway, and a report of each image's outcome."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ WORDS = {
     pb.ADD_STATUS_SKIPPED: "skipped",
     pb.ADD_STATUS_FAILED: "failed",
 }
-# More are counted, and written to the report's file only.
+# More failures are only counted, and written to the report's file.
 MAX_FAILURES_KEPT = 20
-# Longer ids are cut on the screen, and whole in the report's file.
+# Longer ids are shortened on the screen, and complete in the report's file.
 MAX_ID_CHARS = 255
 
 
@@ -78,7 +78,7 @@ class ImportReport:
         self.write(failure)
 
     def write(self, failure: SourceFailure) -> None:
-        """Only to the report's file."""
+        """Write a failure to the report's file only."""
         if self.file is not None:
             entry = {
                 "id": failure.image_id,
@@ -104,7 +104,7 @@ def describe_failure(failure: SourceFailure) -> str:
 
 
 def ensure_collection(client: Client, collection: str) -> None:
-    """Creates the collection if it does not exist."""
+    """Create the collection if it does not exist."""
     try:
         client.collections.CreateCollection(pb.CreateCollectionRequest(collection=collection), timeout=TIMEOUT_SECONDS)
     except grpc.RpcError as error:
@@ -131,11 +131,11 @@ def send(
     requests = Requests(_requests(items, fraction, collection, if_exists, report, sent))
     for response in client.images.AddImages(iter(requests)):
         report.add(response, sent.pop(response.index, None))
-        # A copy: gRPC's thread adds to it meanwhile.
+        # A copy, since gRPC's thread adds to it at the same time.
         waiting = list(sent.values())
         report.share = waiting[0].share if waiting else fraction()
         show()
-    for lost in list(sent.values()):  # a server that ends early leaves some
+    for lost in list(sent.values()):  # if the server ends early, some images have no outcome
         report.fail(SourceFailure(lost.image_id, "the gateway did not say what became of it", lost.file, lost.line))
     if requests.error is not None:
         raise requests.error

@@ -24,7 +24,7 @@ from protos import search_pb2 as pb
 
 
 class IfExists(StrEnum):
-    """The choices for an id that is there."""
+    """The choices for an id that exists already."""
 
     SKIP = "skip"
     REPLACE = "replace"
@@ -92,7 +92,7 @@ def import_command(
 
 
 def say_summary(report: ImportReport, passed_over: Counter[str]) -> None:
-    """The failures, as many as are kept, and the counts."""
+    """Print the failures that were kept, and the counts."""
     for failure in report.failures:
         say(f"  {describe_failure(failure)}")
     if report.failure_count > len(report.failures):

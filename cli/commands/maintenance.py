@@ -58,7 +58,7 @@ def reembed_command(
     with connected(gateway) as client, Progress(*columns, console=console) as progress:
         task = progress.add_task(collection, total=None)
         for response in client.admin.Reembed(pb.ReembedRequest(collection=collection)):
-            # Writes that came meanwhile count too.
+            # Concurrent writes count too.
             total = max(response.done_count, response.total_count)
             progress.update(task, completed=response.done_count, total=total)
     say(f"{collection} is searched by its new vectors now")

@@ -76,7 +76,7 @@ def _caption(hit: pb.Hit) -> str:
 
 
 def _draw(client: Client, collection: str, text: str, response: pb.SearchResponse, path: Path) -> None:
-    from cli.sheet import Cell, chinese_font, draw_sheet  # Pillow takes its time to load, and only this needs it
+    from cli.sheet import Cell, chinese_font, draw_sheet  # Pillow loads slowly, and only this function needs it
 
     if path.is_dir():
         raise CommandError(f"--sheet {path} is a folder; name an image file in it")

@@ -66,7 +66,7 @@ def import_command(
         call = client.admin.ImportSnapshot.future(iter(requests))
         # A snapshot that ends early must not pass for a whole one.
         requests.on_error = call.cancel
-        if requests.error is not None:  # it broke before that line
+        if requests.error is not None:  # the iterator failed before that line
             call.cancel()
         try:
             response = call.result()
@@ -88,7 +88,7 @@ def _requests(folder: Path, collection: str) -> Iterator[pb.ImportSnapshotReques
 
 
 def _close(file: BinaryIO) -> None:
-    """On the disk before the folder gets its name."""
+    """Write a file to the disk before the folder gets its final name."""
     file.flush()
     os.fsync(file.fileno())
     file.close()

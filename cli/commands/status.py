@@ -57,9 +57,9 @@ def status_command(as_json: AsJson = False, gateway: Gateway = GATEWAY) -> None:
 
 
 def _collections(client: Client, services: Sequence[admin_pb2.ServiceStatus]) -> tuple[list[pb.Collection], str]:
-    """The collections with their sizes; and why they are not known, if a service that knows them is down."""
+    """The collections with their sizes, and the reason if they are unknown because a service is down."""
     gone = [each.name for each in services if each.health == admin_pb2.SERVICE_HEALTH_UNREACHABLE]
-    if missing := [name for name in gone if name in KNOWING]:  # asking would only take long
+    if missing := [name for name in gone if name in KNOWING]:  # a question would only take long
         return [], f"not known without {' and '.join(missing)}"
     try:
         return [
@@ -83,7 +83,7 @@ def _say_services(services: Sequence[admin_pb2.ServiceStatus]) -> None:
 
 
 def _fidelity(encoder: admin_pb2.ServiceStatus) -> str:
-    """How near its vectors are to those of f32, if it says so."""
+    """The fidelity of its vectors to those of f32, if the service states it."""
     if not encoder.HasField("fidelity"):
         return ""
     texts, images = encoder.fidelity.texts, encoder.fidelity.images

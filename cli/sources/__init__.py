@@ -1,4 +1,4 @@
-"""Where images to import come from: a folder, an archive, one file, or Chinese-CLIP's dataset files."""
+"""The sources of images for an import: a folder, an archive, one file, or Chinese-CLIP's dataset files."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ _NOT_UTF8 = f"is not UTF-8; {_REMEDY}"
 
 
 class UnusableLineError(Exception):
-    """A line of captions has none that can be used; the message says why."""
+    """A line of captions cannot be used. The message says why."""
 
 
 class NotUtf8Error(UnusableLineError):
-    """It is neither UTF-8 nor in the encoding that was named."""
+    """The line is neither UTF-8 nor in the named encoding."""
 
 
 class ChineseClipDataset:

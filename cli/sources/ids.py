@@ -1,4 +1,4 @@
-"""The id of each image: what no store can take as one fails here, before it is sent."""
+"""The id of each image. An id that no store accepts fails here, before the image is sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LAST_LATIN = "\u017f"
 
 
 class IdRule(StrEnum):
-    """What of an image becomes its id."""
+    """The part of an image that becomes its id."""
 
     PATH = "path"
     STEM = "stem"
@@ -54,7 +54,7 @@ def identified(
 
     `encoding` is that of names which are not UTF-8. `misreadings` counts the ids that are used.
     """
-    seen: set[int] = set()  # hashes: ids of millions of images would be many times as large
+    seen: set[int] = set()  # hashes, since the ids of millions of images would need many times the memory
     for item in items:
         if isinstance(item, SourceFailure):
             yield item

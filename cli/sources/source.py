@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from cli.errors import CommandError
 from services.common.limits import MAX_GATEWAY_REQUEST_BYTES, MESSAGE_MARGIN_BYTES
 
-# A larger image fits into no message: it is not even read. What the gateway takes is less, and its own to say.
+# A larger image does not fit into a message, so it is not read. The gateway's own limit is lower, and it reports it.
 MAX_UPLOAD_BYTES = MAX_GATEWAY_REQUEST_BYTES - MESSAGE_MARGIN_BYTES
 LEFTOVER = "leftovers of a NAS or a desktop"
 # Folders and files, in lower case, that systems put beside images: thumbnails, bins, snapshots, notes of viewers.
@@ -24,7 +24,7 @@ _LEFTOVERS = frozenset(
 
 
 class SourceError(CommandError):
-    """A source cannot be read, or not any further; the message says what is wrong with it."""
+    """A source cannot be read, or cannot be read further. The message says why."""
 
 
 @dataclass(frozen=True)

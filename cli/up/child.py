@@ -22,7 +22,7 @@ from services.common.channels import open_channel
 
 STOP_SECONDS = 20.0
 CHECK_SECONDS = 2.0
-# The end of a log that is looked at.
+# The size of the end of a log that is searched for a cause.
 TAIL_BYTES = 16 * 1024
 LINE_CHARS = 300
 
@@ -41,14 +41,14 @@ class Child:
         return time.monotonic() - self.started
 
     def log_tail(self) -> list[str]:
-        """The last lines of this run."""
+        """The last lines of the log of this run."""
         with self.log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(self.log_start, end - TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()
 
     def news(self) -> str:
-        """What it says that it is doing before it is ready, if that takes long."""
+        """What the service reports while a long start takes place."""
         lines = self.log_tail()
         last = _entry(lines[-1]) if lines else {}
         if last.get("event") == "converting":
@@ -58,7 +58,7 @@ class Child:
         return ""
 
     def end(self) -> str:
-        """How it ended, and why if its log says so."""
+        """How the service ended, with the cause if its log has one."""
         code = self.process.returncode or 0
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
@@ -86,7 +86,7 @@ async def start(service: Service, log: Path) -> Child:
 
 
 async def stop(child: Child) -> None:
-    """Asks the child to end, and insists after a while."""
+    """Ask the child to end, and kill it if it does not."""
     if child.process.returncode is not None:
         return
     child.process.terminate()
@@ -110,7 +110,7 @@ class Health:
         self._stub: Any = health_pb2_grpc.HealthStub(channel)
 
     async def serves(self) -> bool:
-        """Whether all of its names serve."""
+        """Whether all health names of the service serve."""
         try:
             for name in self._names:
                 if not await self._serves(name):
@@ -120,7 +120,7 @@ class Health:
         return True
 
     async def state(self) -> bool | None:
-        """Whether it serves as a whole; None if it does not answer."""
+        """Whether the whole process serves. None if it does not answer."""
         try:
             return await self._serves("")
         except grpc.aio.AioRpcError:
@@ -149,7 +149,7 @@ def _entry(line: str) -> dict[str, Any]:
 
 
 def _last_words(line: str) -> str:
-    """What a line of the log says of why a service ended; empty if it is of something else."""
+    """The cause of a service's end in a line of the log. Empty if the line is about something else."""
     entry = _entry(line)
     if entry.get("event") == "crashed":
         line = str(entry.get("exception", "")).strip().rpartition("\n")[2]

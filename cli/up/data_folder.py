@@ -48,8 +48,8 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _close(folder: Path) -> None:
-    """Takes from other users what earlier versions let them read. A folder that somebody else made keeps its mode."""
+    """Remove other users' access to files of earlier versions. A folder that existed before keeps its mode."""
     for path in folder.iterdir():
         if path.name.startswith(OURS) and path.stat().st_mode & 0o077:
-            with contextlib.suppress(PermissionError):  # it belongs to another user, who may have reasons
+            with contextlib.suppress(PermissionError):  # it belongs to another user, and stays as it is
                 path.chmod(path.stat().st_mode & 0o700)

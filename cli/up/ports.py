@@ -52,7 +52,7 @@ def places(host: str, port: int, names: Sequence[str], environment: Mapping[str,
             raise CommandError(f"WENTU_{name.upper()}_PORT is {given!r}; it must be a number from 0 to {MAX_PORT}")
         number = int(given) if given else port and port + offset
         wanted[name] = Place(environment.get(f"WENTU_{name.upper()}_HOST", LOOPBACK), number)
-    with ExitStack() as held:  # until all are found, so that none is found twice
+    with ExitStack() as held:  # all stay open until the end, so that no port is found twice
         return {name: Place(place.host, _take(place, held)) for name, place in wanted.items()}
 
 
@@ -85,7 +85,7 @@ def _take(place: Place, held: ExitStack) -> int:
 
 
 def refusal(place: Place, error: OSError) -> str:
-    """Why a place cannot be taken, for a person."""
+    """The reason why a place cannot be taken, in words for people."""
     if error.errno == errno.EADDRINUSE:
         user = listener(place.port)
         return f"port {place.port} is used by {user or 'another process'}; choose other ports with --port"
@@ -115,6 +115,6 @@ def listener(port: int) -> str:
             if os.readlink(link) in inodes:
                 process = link.parent.parent
                 return f"process {process.name} ({os.fsdecode((process / 'comm').read_bytes()).strip()})"
-        except OSError:  # it ended, or belongs to somebody else
+        except OSError:  # the process ended, or belongs to another user
             continue
     return ""

@@ -51,12 +51,12 @@ def services(
     precision: str = "",
     other_encoders: str = "",
 ) -> list[Service]:
-    """What to run, in the order of starting: the gateway last. A service without a place is left out."""
+    """The services to run, in the order of their start, the gateway last. A service without a place is left out."""
     precise = {"WENTU_ENCODER_PRECISION": precision} if precision else {}
     tuned = {"WENTU_ENCODER_ARCHITECTURE": architecture} if architecture else {}
     settings = {
         "encoder": {"WENTU_ENCODER_MODEL": model, **tuned, **precise},
-        # If it was tuned from something, then from another architecture.
+        # The settings of a fine-tuned checkpoint belong to another architecture.
         OLD_ENCODER: {"WENTU_ENCODER_MODEL": old_model, "WENTU_ENCODER_ARCHITECTURE": "", **precise},
         "retriever": {"WENTU_RETRIEVER_MILVUS": milvus or str(data / "milvus.db")},
         "imagestore": {"WENTU_IMAGESTORE_DATABASE": mysql or str(data / "images.db")},

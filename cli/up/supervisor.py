@@ -1,7 +1,7 @@
-"""Keeps the services running: what dies or hangs is started again, what cannot start ends all with its cause.
+"""Keeps the services running. A service that dies or hangs is started again. If one cannot start, all end.
 
-Supervisors that exist (honcho, circus, supervisor) know processes. What is needed here is an answer of gRPC's health
-service, for the start and for a service that hangs, so this is our own.
+Existing supervisors (honcho, circus, supervisor) watch only processes. Here gRPC's health service must answer, at the
+start and afterwards, so this is our own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cli.up.child import CHECK_SECONDS, Child, Health, health, kill, start, stop
 from cli.up.services import Service
 
 POLL_SECONDS = 0.1
-# A service that served for so long was well; what fails earlier waits longer before each new start.
+# After this time of serving, a service counts as healthy. If it fails earlier, each new start waits longer.
 STEADY_SECONDS = 30.0
 MAX_PAUSE_SECONDS = 30.0
-# A service that must serve may answer for so long that it does not: a large batch takes its time.
+# A service that must serve may report NOT_SERVING for this long, since a large batch can take long.
 UNREADY_SECONDS = 120.0
-# Starts in a row that did not come to serve.
+# Failed starts in a row after which `wentu up` ends.
 MAX_FAILED_STARTS = 10
 
 
@@ -60,7 +60,7 @@ class Supervisor:
                 raise result
 
     async def _keep(self, service: Service) -> None:
-        """Starts the service again and again. Raises CommandError when there is no sense in it."""
+        """Keep the service running. Raises CommandError if it cannot be started."""
         name = service.name
         log = self._logs / f"{name}.log"
         short_lives = failed_starts = 0
@@ -78,7 +78,7 @@ class Supervisor:
             await asyncio.sleep(pause)
 
     async def _life(self, child: Child, *, again: bool) -> tuple[bool, str]:
-        """Waits until the child ends or hangs, and is gone. Returns whether it ever served, and what happened to it."""
+        """Wait for the end of the child, which is killed if it hangs. Returns whether it ever served, and why it ended."""
         served = asyncio.Event()
         ended = asyncio.create_task(child.process.wait())
         hanging = asyncio.create_task(self._watch(child, served, again=again))
@@ -102,7 +102,7 @@ class Supervisor:
             if again:
                 say(f"{name} serves again after {child.age_seconds():.1f} s")
             silent = unready = 0
-            # Counted, not timed: this process may have stood still itself.
+            # Checks are counted instead of seconds, since this process may have been stopped itself.
             while silent * CHECK_SECONDS < self._hang_seconds:
                 state, _ = await asyncio.gather(asked.state(), asyncio.sleep(CHECK_SECONDS))
                 silent = silent + 1 if state is None else 0
@@ -120,7 +120,7 @@ class Supervisor:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _announce(self) -> None:
-        """Tells where the services are, once all of them serve."""
+        """Print the addresses as soon as all services serve."""
         started = time.monotonic()
         for served in self._served.values():
             await served.wait()
