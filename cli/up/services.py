@@ -56,7 +56,7 @@ def services(
     tuned = {"WENTU_ENCODER_ARCHITECTURE": architecture} if architecture else {}
     settings = {
         "encoder": {"WENTU_ENCODER_MODEL": model, **tuned, **precise},
-        # The settings of a fine-tuned checkpoint belong to another architecture.
+        # --architecture is about the new model. The old one may have another architecture.
         OLD_ENCODER: {"WENTU_ENCODER_MODEL": old_model, "WENTU_ENCODER_ARCHITECTURE": "", **precise},
         "retriever": {"WENTU_RETRIEVER_MILVUS": milvus or str(data / "milvus.db")},
         "imagestore": {"WENTU_IMAGESTORE_DATABASE": mysql or str(data / "images.db")},

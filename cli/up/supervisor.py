@@ -78,7 +78,7 @@ class Supervisor:
             await asyncio.sleep(pause)
 
     async def _life(self, child: Child, *, again: bool) -> tuple[bool, str]:
-        """Wait for the end of the child, which is killed if it hangs. Returns whether it ever served, and why it ended."""
+        """Wait for the end of the child, which is killed if it hangs. Returns whether it served, and why it ended."""
         served = asyncio.Event()
         ended = asyncio.create_task(child.process.wait())
         hanging = asyncio.create_task(self._watch(child, served, again=again))
