@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import servers
 from tests.support.servers import Server
 from tests.support.system import System, new_system
 
+# A busy machine is slow. That is not a fault of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 # Parameter values of tests that use a Milvus server.
 ON_MILVUS = frozenset({"served", "server"})
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.common.errors import UpstreamUnavailable
-from services.retriever.backend import NoSuchCollection
+from services.retriever.backend import NoSuchCollection, Selection
 from services.retriever.filters.conditions import Condition
-from services.retriever.records import Consistency, Hit, Index, Metric, Record
+from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector
 
 
 class MemoryBackend:
@@ -25,6 +25,8 @@ class MemoryBackend:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        # How many nearest each search was asked for.
+        self.limits: list[int] = []
         self.tables: dict[str, dict[str, Record]] = {}
         self.aliases: dict[str, str] = {}
         self._settings: dict[str, Mapping[str, Any]] = {}
@@ -129,8 +131,28 @@ class MemoryBackend:
     async def indexed(self, name: str) -> int:
         return len(self._table(name))
 
-    async def search(self, name: str, *args: Any, **kwargs: Any) -> list[list[Hit]]:
-        raise NotImplementedError
+    async def search(
+        self,
+        name: str,
+        vectors: Sequence[Vector],
+        limit: int,
+        among: Selection,
+        *,
+        metric: Metric,
+        index_type: str,
+        parameters: Mapping[str, int],
+        with_vectors: bool,
+        consistency: Consistency,
+    ) -> list[list[Hit]]:
+        """By inner product alone. Ties come in the reverse order of the ids, which no caller may rely on."""
+        assert among is None or isinstance(among, Sequence), "it evaluates no conditions"
+        self.limits.append(limit)
+        await self.pause()
+        table = self._table(name)
+        records = [table[key] for key in sorted(table, reverse=True) if among is None or key in among]
+        answers = [[_hit(vector, record, with_vectors) for record in records] for vector in vectors]
+        await self.pause()
+        return [sorted(hits, key=lambda hit: -hit.score)[:limit] for hits in answers]
 
     async def close(self) -> None:
         pass
@@ -139,3 +161,9 @@ class MemoryBackend:
         if name not in self.tables:
             raise NoSuchCollection(name)
         return self.tables[name]
+
+
+def _hit(vector: Vector, record: Record, with_vectors: bool) -> Hit:
+    assert record.vector is not None
+    score = float(vector @ record.vector)
+    return Hit(record.image_id, score, record.attributes, record.vector if with_vectors else None)

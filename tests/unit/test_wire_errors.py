@@ -7,9 +7,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
-from protos import types_pb2
+from protos import errors_pb2, types_pb2
 from services.common import errors
 from services.common.errors import Code, InvalidField, WentuError
 from services.common.wire_errors import from_item_error, from_rpc_error, grpc_status, item_error, trailing_metadata
@@ -24,13 +25,23 @@ RAISED = [
     errors.CollectionExists("c"),
     errors.ImageExists("c", "i"),
     errors.ModelMismatch("c", "this", "that"),
+    errors.PrecisionMismatch("c", "f32", "bf16"),
     errors.WriteUnderWay("later"),
     errors.NotImplementedYet("it"),
     errors.Overloaded("full", 0.25),
     errors.UpstreamUnavailable("milvus", "its disk is full"),
     errors.ShuttingDown(),
+    errors.IdleCall("sent nothing", 60),
+    errors.DeadlineExceeded("retriever did not answer in time"),
     errors.AnswerTooLarge("too much"),
     errors.InternalError(),
+]
+
+
+# Of several classes with one reason, the first stands for it.
+STAND_INS = [
+    (errors.UnreadableRequest("is missing"), errors.InvalidField),
+    (errors.UnreadableAnswer("retriever", "Search"), errors.InternalError),
 ]
 
 
@@ -55,6 +66,52 @@ def test_an_item_keeps_its_type_across_services(raised: WentuError) -> None:
     assert type(got) is type(raised)
     assert (got.code, got.reason, got.field) == (raised.code, raised.reason, "mine" if raised.field else "")
     assert got.message == raised.message.replace(raised.field or "\0", "mine")
+
+
+@pytest.mark.parametrize(("raised", "kind"), STAND_INS, ids=lambda each: getattr(each, "__name__", ""))
+def test_an_error_that_shares_its_reason_keeps_what_it_says(raised: WentuError, kind: type[WentuError]) -> None:
+    got = received(raised.code, trailing_metadata(raised), raised.message)
+    assert type(got) is kind
+    assert (got.code, got.reason, str(got), got.metadata) == (raised.code, raised.reason, str(raised), raised.metadata)
+
+
+def test_no_class_of_errors_is_left_out_here() -> None:
+    """A new class comes into RAISED, and its reason into protos/errors.proto."""
+    classes = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, WentuError)}
+    assert {type(each) for each in RAISED} | {type(each) for each, _ in STAND_INS} == classes - {WentuError}
+    reasons = {"ERROR_REASON_" + each.reason for each in classes}
+    # Nothing refuses a caller for who it is yet.
+    assert set(errors_pb2.ErrorReason.keys()) - reasons == {"ERROR_REASON_UNSPECIFIED", "ERROR_REASON_NOT_PERMITTED"}
+    assert reasons < set(errors_pb2.ErrorReason.keys())
+
+
+def test_the_table_of_errors_is_right() -> None:
+    """The tree in the docstring of errors.py, which is what a reader trusts."""
+    assert errors.__doc__
+    rows = [line.split() for line in errors.__doc__.splitlines() if line.startswith("      ")]
+    for name, code, reason in rows:
+        kind = getattr(errors, name)
+        assert (kind.code.name, kind.reason) == (code, reason), name
+    assert {name for name, *_ in rows} == {type(each).__name__ for each in [*RAISED, *(each for each, _ in STAND_INS)]}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.2, 12.3456])
+def test_the_advice_to_come_again_reaches_grpc_too(seconds: float) -> None:
+    """RetryInfo is for people's programs, the pushback for gRPC's own retries."""
+    metadata = dict(trailing_metadata(errors.Overloaded("full", seconds)))
+    assert metadata["grpc-retry-pushback-ms"] == str(round(seconds * 1000))
+    got = received(Code.UNAVAILABLE, [*metadata.items()])
+    assert got.retry_after_seconds == pytest.approx(seconds, abs=0.0006)
+    assert "grpc-retry-pushback-ms" not in dict(trailing_metadata(errors.InternalError()))
+
+
+def test_details_of_others_are_not_ours() -> None:
+    """A proxy's ErrorInfo with another domain tells nothing of our classes."""
+    info = error_details_pb2.ErrorInfo(reason="COLLECTION_NOT_FOUND", domain="proxy.example")
+    status = status_pb2.Status(code=5)
+    status.details.add().Pack(info)
+    got = received(Code.NOT_FOUND, [("grpc-status-details-bin", status.SerializeToString())], "no route")
+    assert (type(got), got.code, got.message) == (WentuError, Code.NOT_FOUND, "no route")
 
 
 def test_a_renamed_field_is_renamed_in_the_message_too() -> None:
