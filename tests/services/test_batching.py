@@ -1,15 +1,17 @@
-"""The batcher and the encoder's server under many callers, overload, and callers that cancel."""
+"""The encoder's server under many callers, overload, and callers that cancel.
+
+It is started as `python -m services.encoder` starts it. tests/unit/test_batcher.py has the tests of the batcher alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import random
 import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,224 +23,16 @@ import numpy.typing as npt
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 from protos import encoder_pb2 as pb
 from protos import encoder_pb2_grpc
-from services.common.calls import incoming
 from services.common.channels import open_channel
-from services.common.errors import DeadlineExceeded, Overloaded, ShuttingDown, UpstreamUnavailable
 from services.encoder.__main__ import running
-from services.encoder.batcher import Batcher
-from services.encoder.metrics import EncoderMetrics
 from services.encoder.settings import EncoderSettings
 from tests.support.images import drawn, encoded, gallery, huge_png
 from tests.support.servers import free_ports
 from tests.support.system import refusal
-
-KILLS = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-
-
-@dataclass
-class Device:
-    """A batch function whose vector of a number is that number. A test can make it wait."""
-
-    def __post_init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
-
-    def compute(self, items: Sequence[int]) -> npt.NDArray[np.float32]:
-        self.batches.append(list(items))
-        self.begun.set()
-        assert self.go_on.wait(30)
-        if 13 in items:
-            raise RuntimeError("13")
-        return np.array([[item, item] for item in items], dtype=np.float32)
-
-
-@asynccontextmanager
-async def batching(**limits: Any) -> AsyncIterator[tuple[Device, Batcher[int], CollectorRegistry]]:
-    device, registry = Device(), CollectorRegistry()
-    given = {"max_batch": 4, "max_items": 100, **limits}
-    batcher: Batcher[int] = Batcher("numbers", device.compute, EncoderMetrics(registry), **given)
-    yield device, batcher, registry
-    device.go_on.set()
-    await batcher.close()
-
-
-async def begun(device: Device) -> None:
-    assert await asyncio.to_thread(device.begun.wait, 10)
-
-
-def ask(batcher: Batcher[int], *numbers: int) -> asyncio.Task[list[int]]:
-    async def answer() -> list[int]:
-        with batcher.admitted(len(numbers), len(numbers)):
-            return [int(vector[0]) for vector in await batcher.submit(numbers)]
-
-    return asyncio.create_task(answer())
-
-
-def dropped(registry: CollectorRegistry, cause: str, tower: str = "numbers") -> float:
-    return registry.get_sample_value("wentu_encoder_dropped_total", {"tower": tower, "cause": cause}) or 0
-
-
-async def test_an_idle_device_starts_at_once_and_a_busy_one_takes_what_came() -> None:
-    async with batching() as (device, batcher, registry):
-        first = ask(batcher, 1)
-        await begun(device)
-        others = [ask(batcher, number) for number in (2, 3, 4, 5, 6)]
-        await asyncio.sleep(0.01)
-        device.go_on.set()
-        assert await first == [1]
-        assert [await other for other in others] == [[2], [3], [4], [5], [6]]
-        assert device.batches == [[1], [2, 3, 4, 5], [6]]
-        assert registry.get_sample_value("wentu_encoder_batch_items_sum", {"tower": "numbers"}) == 6
-        assert registry.get_sample_value("wentu_encoder_waiting", {"tower": "numbers"}) == 0
-
-
-async def test_a_batch_holds_those_alike_and_the_oldest_goes_first() -> None:
-    async with batching(alike=lambda number: number % 2) as (device, batcher, _):
-        waiting = [ask(batcher, 1)]
-        await begun(device)
-        waiting += [ask(batcher, number) for number in (2, 3, 4, 5)]
-        await asyncio.sleep(0.01)
-        device.go_on.set()
-        assert [await each for each in waiting] == [[1], [2], [3], [4], [5]]
-        assert device.batches == [[1], [2, 4], [3, 5]]
-
-
-async def test_too_much_is_refused_at_the_door() -> None:
-    async with batching(max_items=5, max_bytes=1000) as (device, batcher, registry):
-        first = ask(batcher, 1)
-        await begun(device)
-        waiting = ask(batcher, 2, 3, 4)
-        await asyncio.sleep(0.01)
-        with pytest.raises(Overloaded, match="4 numbers are in hand; the limit is 5") as caught, batcher.admitted(2):
-            pass
-        assert caught.value.retry_after_seconds
-        with pytest.raises(Overloaded, match="4 bytes of numbers are in hand"), batcher.admitted(1, 997):
-            pass
-        assert dropped(registry, "overloaded") == 3
-        device.go_on.set()
-        assert (await first, await waiting) == ([1], [2, 3, 4])
-        with batcher.admitted(5, 1000):
-            assert registry.get_sample_value("wentu_encoder_in_hand", {"tower": "numbers"}) == 5
-
-
-async def test_a_caller_whose_turn_would_come_too_late_is_refused_at_once() -> None:
-    async with batching() as (device, batcher, _):
-        started = ask(batcher, 1)
-        await begun(device)
-        await asyncio.sleep(0.3)
-        device.go_on.set()
-        await started  # 0.3 s per item
-        device.go_on.clear()
-        device.begun.clear()
-        waiting = ask(batcher, 2, 3)
-        await begun(device)
-        with incoming("", 0.2), pytest.raises(Overloaded, match=r"2 numbers are in hand, for 0.\d+ s; the dead"):
-            await ask(batcher, 4)
-        with incoming("", 60):
-            patient = ask(batcher, 5)
-        device.go_on.set()
-        assert (await waiting, await patient) == ([2, 3], [5])
-
-
-async def test_nobody_is_made_late_by_those_that_share_the_batch() -> None:
-    async with batching(max_batch=8) as (device, batcher, _):
-        started = ask(batcher, 1)
-        await begun(device)
-        await asyncio.sleep(0.3)
-        device.go_on.set()
-        await started  # 0.3 s per item
-        device.go_on.clear()
-        device.begun.clear()
-        first = ask(batcher, 2)
-        await begun(device)
-        with incoming("", 1.25):
-            pressed = ask(batcher, 3)
-        patient = [ask(batcher, number) for number in (4, 5, 6, 7, 8)]
-        await asyncio.sleep(0.5)
-        device.go_on.set()
-        await asyncio.gather(first, pressed, *patient)
-        assert device.batches[2] == [3, 4], "0.75 s are left, for two of 0.3 s"
-
-
-async def test_neighbours_of_the_cancelled_and_the_expired_get_their_own() -> None:
-    async with batching(max_batch=8) as (device, batcher, registry):
-        first = ask(batcher, 1)
-        await begun(device)
-        good = [ask(batcher, number) for number in (2, 3)]
-        left = ask(batcher, 4, 5)
-        with incoming("", 0.05):
-            late = ask(batcher, 6)
-        good += [ask(batcher, number) for number in (7, 8)]
-        await asyncio.sleep(0.06)
-        left.cancel()
-        await asyncio.sleep(0.01)
-        device.go_on.set()
-        assert await first == [1]
-        assert [await each for each in good] == [[2], [3], [7], [8]]
-        with pytest.raises(DeadlineExceeded):
-            await late
-        assert device.batches == [[1], [2, 3, 7, 8]], "what nobody waits for never reached the device"
-        assert (dropped(registry, "cancelled"), dropped(registry, "expired")) == (2, 1)
-
-
-async def test_an_engine_that_fails_fails_its_batch_and_goes_on() -> None:
-    async with batching() as (device, batcher, _):
-        device.go_on.set()
-        with pytest.raises(RuntimeError, match="13"):
-            await ask(batcher, 13)
-        assert await ask(batcher, 14) == [14]
-
-
-async def test_what_waits_is_refused_at_the_end() -> None:
-    async with batching() as (device, batcher, _):
-        first = ask(batcher, 1)
-        await begun(device)
-        waiting = ask(batcher, 2)
-        await asyncio.sleep(0.01)
-        closing = asyncio.create_task(batcher.close())
-        await asyncio.sleep(0.01)
-        device.go_on.set()
-        assert await first == [1], "what is being computed is answered"
-        with pytest.raises(ShuttingDown):
-            await waiting
-        await closing
-        with pytest.raises(ShuttingDown):
-            await ask(batcher, 3)
-
-
-@KILLS
-async def test_those_of_a_dead_worker_are_told() -> None:
-    async with batching() as (device, batcher, _):
-        first = ask(batcher, 1)
-        await begun(device)
-        waiting = ask(batcher, 2)
-        await asyncio.sleep(0.01)
-        kill_thread("numbers")
-        device.go_on.set()
-        for each in (first, waiting):
-            with pytest.raises(UpstreamUnavailable, match="worker of the numbers died"):
-                await each
-        with pytest.raises(UpstreamUnavailable):
-            await batcher.check(3, 1)
-
-
-def kill_thread(name: str) -> None:
-    """End the threads whose names begin with `prefix`, when they next run Python code."""
-    found = [thread for thread in threading.enumerate() if thread.name.startswith(name)]
-    assert found
-    for thread in found:
-        raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
-        )
-        assert raised == 1
-
-
-# The tests below use a server that is started as `python -m services.encoder` starts it.
+from tests.support.threads import KILLS, kill_thread
 
 
 @dataclass

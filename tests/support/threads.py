@@ -1,4 +1,4 @@
-"""Threads that end in the middle of their work."""
+"""Ends threads in the middle of their work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KILLS = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptio
 
 
 def kill_thread(name: str) -> None:
-    """Ends the threads whose names begin so, the next time that they run Python code."""
+    """End the threads whose names begin with `name`, when they next run Python code."""
     found = [thread for thread in threading.enumerate() if thread.name.startswith(name)]
     assert found
     for thread in found:

@@ -1,4 +1,4 @@
-"""The batcher: who shares a batch, who is refused, and that everybody gets their own answer."""
+"""The batcher: which items share a batch, which are refused, and that each caller gets the vectors of its items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.threads import KILLS, kill_thread
 
 @dataclass
 class Device:
-    """Something to batch for: gives each number as its own vector, and can be held up."""
+    """A batch function whose vector of a number is that number. A test can make it wait."""
 
     def __post_init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -115,7 +115,7 @@ async def test_a_caller_whose_turn_would_come_too_late_is_refused_at_once() -> N
         await begun(device)
         await asyncio.sleep(0.3)
         device.go_on.set()
-        await started  # 0.3 s an item
+        await started  # 0.3 s per item
         device.go_on.clear()
         device.begun.clear()
         waiting = ask(batcher, 2, 3)
@@ -134,7 +134,7 @@ async def test_nobody_is_made_late_by_those_that_share_the_batch() -> None:
         await begun(device)
         await asyncio.sleep(0.3)
         device.go_on.set()
-        await started  # 0.3 s an item
+        await started  # 0.3 s per item
         device.go_on.clear()
         device.begun.clear()
         first = ask(batcher, 2)
@@ -211,7 +211,7 @@ async def test_those_of_a_dead_worker_are_told() -> None:
 
 
 async def test_whoever_comes_and_leaves_everybody_gets_their_own() -> None:
-    """Callers of some items each, who come, leave and are late at random, on a device that fails now and then."""
+    """Callers come, cancel and run out of time at random, on a device that fails from time to time."""
     rng = random.Random(5)
     async with batching(max_batch=4, max_items=60, alike=lambda number: number % 3) as (device, batcher, registry):
         device.go_on.set()

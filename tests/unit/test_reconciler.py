@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from google.protobuf import struct_pb2
@@ -51,18 +52,8 @@ class ImageStore(FakeImageStore):
         self.age_seconds = 3600.0
         self.breaks = False
 
-    async def get_blobs(
-        self,
-        collection: str,
-        image_ids: Sequence[str],
-        *,
-        creation_id: str,
-        thumbnails: bool = False,
-        data: bool = False,
-        attributes: bool = False,
-        limit_seconds: float = 0,
-    ) -> Sequence[imagestore_pb2.Blob]:
-        found = await super().get_blobs(collection, image_ids, creation_id=creation_id, data=data)
+    async def get_blobs(self, *args: Any, **options: Any) -> Sequence[imagestore_pb2.Blob]:
+        found = await super().get_blobs(*args, **options)
         for blob in found:
             blob.info.create_time.FromNanoseconds(round((time.time() - self.age_seconds) * 1e9))
         return found

@@ -242,15 +242,7 @@ class FakeImageStore(ImageStoreClient):
         return answer
 
     async def get_blobs(
-        self,
-        collection: str,
-        image_ids: Sequence[str],
-        *,
-        creation_id: str,
-        thumbnails: bool = False,
-        data: bool = False,
-        attributes: bool = False,
-        limit_seconds: float = 0,
+        self, collection: str, image_ids: Sequence[str], *, creation_id: str, data: bool = False, **_: Any
     ) -> Sequence[imagestore_pb2.Blob]:
         await Step()
         rows = self.world.images.get(creation_id, {})
