@@ -16,6 +16,7 @@ from pymilvus import MilvusClient
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc
+from services.common.channels import foreign_options
 
 # mypy calls the class abstract, since methods are missing. The missing ones answer UNIMPLEMENTED.
 Servicer: Any = retriever_pb2_grpc.RetrieverServiceServicer
@@ -23,7 +24,7 @@ Servicer: Any = retriever_pb2_grpc.RetrieverServiceServicer
 
 class Proxy(Servicer):  # type: ignore[misc]
     def __init__(self, milvus: str) -> None:
-        self._client = MilvusClient(milvus)
+        self._client = MilvusClient(milvus, grpc_options=foreign_options(False))
 
     def SearchVectors(
         self, request: pb.SearchVectorsRequest, context: grpc.ServicerContext

@@ -17,7 +17,7 @@ from pymilvus import DataType, MilvusClient
 from bench.report import Report, bare_call_ms
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
-from services.common.channels import open_sync_channel
+from services.common.channels import foreign_options, open_sync_channel
 
 DIM = 512
 # Embeddings of images lie near a surface of few dimensions. Plain noise would be too hard for any index.
@@ -100,7 +100,7 @@ def rows(first: int, vectors: Vectors) -> list[dict[str, Any]]:
 def measure(report: Report, milvus: str, retriever: str, proxy: str, count: int) -> None:
     """All of it, on a Milvus, a retriever and a bench.proxy that are running."""
     with (
-        closing(MilvusClient(milvus)) as client,
+        closing(MilvusClient(milvus, grpc_options=foreign_options(False))) as client,
         open_sync_channel(retriever, direct=True, max_message_bytes=-1) as channel,
         open_sync_channel(proxy, direct=True) as least,
     ):

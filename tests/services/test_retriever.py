@@ -18,7 +18,7 @@ from pymilvus import MilvusClient
 
 from protos import retriever_pb2 as pb
 from protos import retriever_pb2_grpc, types_pb2
-from services.common.channels import open_channel, proxy_option
+from services.common.channels import foreign_options, open_channel
 from services.common.limits import MIB
 from services.retriever.__main__ import running
 from services.retriever.milvus.idle_flush import IDLE_SECONDS
@@ -186,7 +186,7 @@ async def test_a_collection_that_somebody_released_is_loaded(stub: Stub, milvus_
     """A collection as a backup restores it."""
     await create(stub, "released")
     await upsert(stub, "released", {"a": unit(1)[0]})
-    with closing(MilvusClient(milvus_address, grpc_options=dict([proxy_option(False)]))) as client:
+    with closing(MilvusClient(milvus_address, grpc_options=foreign_options(False))) as client:
         client.release_collection("released")
     got = await stub.GetVectors(pb.GetVectorsRequest(collection="released", image_ids=["a"], consistency=STRONG))
     assert [record.image_id for record in got.records] == ["a"]
