@@ -9,7 +9,7 @@ from grpc import aio
 
 from gateway.collections import Collections
 from gateway.images import Images
-from gateway.ingest.importer import Importer, Outcome, check_if_exists
+from gateway.ingest.importer import Importer, Outcome
 from gateway.ingest.pipeline import Finished, Pipeline
 from gateway.ingest.unfinished import LookAfter
 from gateway.maintenance.reconciler import Reconciler
@@ -26,7 +26,7 @@ from gateway.upstreams.clients import Clients
 from protos import admin_pb2, admin_pb2_grpc, search_pb2_grpc, types_pb2
 from protos import search_pb2 as pb
 from services.common.errors import InvalidField
-from services.common.ids import check_collection
+from services.common.ids import check_collection, check_known
 from services.common.interceptors import Context
 from services.common.wire_errors import item_error
 
@@ -80,7 +80,7 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         )
 
     async def AddImage(self, request: pb.AddImageRequest, context: Context) -> pb.AddImageResponse:
-        check_if_exists(request.if_exists, "if_exists")
+        check_known(request.if_exists, types_pb2.IfExists, "if_exists")
 
         async def add(creation_id: str) -> Outcome:
             importer = self._importer(request.collection, creation_id, request.if_exists)
@@ -99,7 +99,7 @@ class ImageServicer(search_pb2_grpc.ImageServiceServicer):
         if first is None or first.WhichOneof("part") != "options":
             raise InvalidField("options", "must come first")
         collection = check_collection(first.options.collection, "options.collection")
-        check_if_exists(first.options.if_exists, "options.if_exists")
+        check_known(first.options.if_exists, types_pb2.IfExists, "options.if_exists")
         # Not from the cache: the whole stream goes to the current creation.
         found = await self._clients.collections.get(collection, fresh=True)
         importer = self._importer(collection, found.creation_id, first.options.if_exists)

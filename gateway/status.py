@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeAlias
 
 from gateway.maintenance.counting import Counter
 from gateway.settings import GatewaySettings
 from gateway.upstreams.clients import Clients
 from gateway.upstreams.encoder import EncoderClient
-from gateway.upstreams.imagestore import ImageStoreClient
 from gateway.upstreams.limits import limit_warnings
-from gateway.upstreams.retriever import RetrieverClient
 from gateway.upstreams.upstream import Upstream
 from protos import admin_pb2 as pb
 from protos import encoder_pb2, imagestore_pb2, retriever_pb2
@@ -21,6 +20,7 @@ from services.common.addresses import host_port
 from services.common.errors import WentuError
 from services.common.limits import MAX_PAGE_SIZE
 
+StoreDescription: TypeAlias = retriever_pb2.GetVectorStoreResponse | imagestore_pb2.GetBlobStoreResponse
 # A service that hangs must not delay the state of the others for longer.
 ANSWER_SECONDS = 5.0
 SERVICES = {
@@ -48,14 +48,14 @@ class Status:
             health=pb.SERVICE_HEALTH_SERVING,
             version=__version__,
         )
-        clients = self._clients
+        clients, settings = self._clients, self._settings
         others = await asyncio.gather(
             *(
-                _status(encoder.upstream, partial(_describe_encoder, self._settings, encoder))
+                _status(encoder.upstream, partial(_describe_encoder, settings, encoder))
                 for encoder in clients.encoders.all
             ),
-            _status(clients.retriever.upstream, partial(_describe_retriever, self._settings, clients.retriever)),
-            _status(clients.imagestore.upstream, partial(_describe_imagestore, self._settings, clients.imagestore)),
+            _status(clients.retriever.upstream, partial(_describe_store, settings, clients.retriever.get_vector_store)),
+            _status(clients.imagestore.upstream, partial(_describe_store, settings, clients.imagestore.get_blob_store)),
         )
         differences = [
             pb.StoreDifference(collection=collection, image_count=counts.images, vector_count=counts.vectors)
@@ -101,15 +101,9 @@ async def _describe_encoder(settings: GatewaySettings, encoder: EncoderClient, s
         status.fidelity.CopyFrom(model.fidelity)
 
 
-async def _describe_retriever(settings: GatewaySettings, retriever: RetrieverClient, status: pb.ServiceStatus) -> None:
-    store = await retriever.get_vector_store()
-    status.version, status.detail = store.version, f"{store.kind} {store.store_version}"
-    status.limit_warnings.extend(limit_warnings(settings, store))
-
-
-async def _describe_imagestore(
-    settings: GatewaySettings, imagestore: ImageStoreClient, status: pb.ServiceStatus
+async def _describe_store(
+    settings: GatewaySettings, ask: Callable[[], Awaitable[StoreDescription]], status: pb.ServiceStatus
 ) -> None:
-    store = await imagestore.get_blob_store()
+    store = await ask()
     status.version, status.detail = store.version, f"{store.kind} {store.store_version}"
     status.limit_warnings.extend(limit_warnings(settings, store))

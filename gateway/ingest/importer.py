@@ -32,7 +32,7 @@ from services.common.errors import (
     WentuError,
 )
 from services.common.fingerprint import Fingerprint, check_same_precision
-from services.common.ids import check_image_id, check_known
+from services.common.ids import check_image_id
 from services.common.thread_pool import aside
 from services.common.wire_errors import from_item_error
 
@@ -79,10 +79,6 @@ class Embedded:
 
 def failed(error: WentuError) -> Outcome:
     return Outcome(pb.ADD_STATUS_FAILED, error=error)
-
-
-def check_if_exists(value: types_pb2.IfExists.ValueType, field: str) -> None:
-    check_known(value, types_pb2.IfExists, field)
 
 
 class Importer:
