@@ -18,8 +18,8 @@ class Service:
 
     `settings` are environment variables: unlike flags, other users of the machine cannot read them, and there may be a
     password in them. `health` are the names of the health service that must all serve before it is ready.
-    `must_serve`: a new start may help if it answers for long that it does not serve. A store that waits for its disk or
-    its server has no use for one.
+    `must_serve`: start the service again if it reports for a long time that it does not serve. That does not help a
+    store that waits for its disk or its server.
     """
 
     name: str

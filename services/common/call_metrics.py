@@ -1,6 +1,6 @@
-"""What every service measures of its calls, under the names of go-grpc-prometheus, which dashboards know.
+"""The metrics of every service's calls. Their names are those of go-grpc-prometheus, so that dashboards know them.
 
-Methods that there are not share one set of labels: a caller cannot make new ones.
+All unknown methods share one set of labels, so that a caller cannot create new labels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class MethodLabels(NamedTuple):
-    """A method, as the labels have it."""
+    """The labels of a method."""
 
     grpc_type: str
     grpc_service: str
@@ -21,7 +21,7 @@ class MethodLabels(NamedTuple):
 
     @classmethod
     def of(cls, method: str, handler: Any) -> MethodLabels:
-        """`method` is `/package.Service/Method`; its handler says of which of gRPC's four shapes it is."""
+        """The labels of `/package.Service/Method`. The handler tells which of gRPC's four shapes it has."""
         shape = {
             (False, False): "unary",
             (True, False): "client_stream",
@@ -37,7 +37,7 @@ _METHOD = MethodLabels._fields
 
 
 class CallMetrics:
-    """The calls of all services of one process."""
+    """The metrics of all services of one process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.started = Counter("grpc_server_started", "calls that came in", _METHOD, registry=registry)
@@ -61,7 +61,7 @@ class CallMetrics:
 
 
 class MethodMetrics:
-    """The calls of one method. Its labels are looked up once."""
+    """The metrics of one method. Its labels are looked up only once."""
 
     def __init__(self, metrics: CallMetrics, labels: MethodLabels) -> None:
         self._metrics = metrics
@@ -76,11 +76,11 @@ class MethodMetrics:
         self._in_flight.inc()
 
     def failed(self, reason: str) -> None:
-        """With an error of this project. `ended` follows."""
+        """Count an error of this project by its reason. Call `ended` after it."""
         self._metrics.errors.labels(*self._labels, reason).inc()
 
     def ended(self, code: str, seconds: float) -> None:
-        """`code`: the name of the status, as OK."""
+        """Count and time a call that has ended. `code` is the name of its status, such as OK."""
         self._in_flight.dec()
         self._seconds.observe(seconds)
         handled = self._handled.get(code)

@@ -18,15 +18,15 @@ from services.common.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
 
-# A service that has been silent for so long is asked whether it is there, and has so long to answer: else it hangs,
-# and its calls fail. Servers take pings that come more often than every 5 s for an attack.
+# A ping is sent to a service that was silent for SILENCE_SECONDS. If it does not answer within PING_SECONDS, it hangs,
+# and its calls fail. Servers treat pings more often than every 5 s as an attack.
 SILENCE_SECONDS = 20.0
 PING_SECONDS = 10.0
-# One that does not take a connection in this time counts as not there.
+# A service that does not accept a connection within this time counts as unreachable.
 CONNECT_SECONDS = 10.0
 
-# gRPC's own balancing and retrying. Every method between the services may be repeated safely. There is no `timeout`
-# in it: C-core expires such calls up to two seconds early.
+# gRPC's own balancing and retries. Every method between the services may be repeated safely. No `timeout` is set, since
+# C-core ends such calls up to two seconds early.
 BALANCED = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -50,26 +50,26 @@ Options = list[tuple[str, str | int]]
 
 
 def proxy_option(use_proxy: bool) -> tuple[str, int]:
-    """Whether a channel goes through the proxy that the environment names. gRPC's own default is that it does."""
+    """The option for use of the proxy that the environment names. gRPC's own default is to use it."""
     return ("grpc.enable_http_proxy", int(use_proxy))
 
 
 def foreign_options(use_proxy: bool) -> dict[str, int]:
-    """Options for channels that a library opens: a server that restarts is found again within two seconds.
+    """Options for channels that a library opens. A server that restarts is found again within two seconds.
 
-    gRPC's own default waits up to two minutes between attempts.
+    By default gRPC waits up to two minutes between attempts.
     """
     return dict([proxy_option(use_proxy), ("grpc.max_reconnect_backoff_ms", 2000)])
 
 
 class ChannelOptions(TypedDict, total=False):
-    """What differs from channel to channel.
+    """The options that differ between channels.
 
-    direct: to one server as it is, whatever its health, and without retries; balanced over replicas otherwise.
-    max_message_bytes: of a request and of an answer.
+    direct: call one server, without health checks and retries. Otherwise calls are balanced over replicas.
+    max_message_bytes: the largest request and answer.
     use_proxy: go through the proxy that the environment names.
     silence_seconds, ping_seconds: as the constants of this module.
-    own_connection: share no connection with other channels of this process, and look for a server that restarts often.
+    own_connection: share no connection with other channels, and look more often for a server that restarts.
     """
 
     direct: bool
@@ -97,12 +97,12 @@ def _options(
         proxy_option(use_proxy),
         ("grpc.keepalive_time_ms", round(silence_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", round(ping_seconds * 1000)),
-        # C-core's default of a minute would win over the line above.
+        # Without this, C-core's default of one minute would replace the line above.
         ("grpc.http2.ping_timeout_ms", round(ping_seconds * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
-        # A call that has nothing to send for long is asked after as often as others.
+        # Pings are also sent during a call that sends no data for a long time.
         ("grpc.http2.max_pings_without_data", 0),
-        # A replica that restarts is looked for again quickly.
+        # A replica that restarts is found again quickly.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", round(CONNECT_SECONDS * 1000)),
         ("grpc.max_reconnect_backoff_ms", 300 if own_connection else 2000),
@@ -112,7 +112,7 @@ def _options(
 
 
 class Unparsed:
-    """Stands for an answer that cannot be parsed, of which gRPC would make None: whoever looks into it is told so."""
+    """Stands for an answer that cannot be parsed, instead of gRPC's None. Each access to it raises the error."""
 
     def __init__(self, error: UnreadableAnswer) -> None:
         self._error = error
@@ -133,7 +133,7 @@ def _parsing(parse: Callable[[bytes], Any], address: str, method: str) -> Callab
 
 
 def _check_answers(channel: aio.Channel, address: str) -> aio.Channel:
-    """The channel, whose stubs are made with deserializers that do not fail."""
+    """Change the channel so that the deserializers of its stubs never raise. Returns the channel."""
     for shape in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
         setattr(channel, shape, _checked(getattr(channel, shape), address))
     return channel

@@ -45,7 +45,7 @@ def check_image_ids(values: Sequence[str], field: str = "image_ids", most: int =
 
 
 def check_sha256(value: str, field: str) -> str:
-    """Empty passes too."""
+    """Check a checksum. An empty text passes too."""
     if value and not SHA256_PATTERN.fullmatch(value):
         raise InvalidField(field, "must be 64 lower-case hexadecimal digits")
     return value
@@ -71,7 +71,7 @@ def check_range(value: float, field: str, low: float, high: float) -> None:
 
 
 def check_known(value: int, kind: Any, field: str) -> None:
-    """Raises InvalidField for a number that an enum of the contract does not have. `kind`: the enum, as generated."""
+    """Raises InvalidField if an enum of the contract does not have the number. `kind` is the generated enum."""
     if value not in kind.values():
         raise InvalidField(field, f"{value} is not a value of {kind.DESCRIPTOR.name}")
 

@@ -1,6 +1,6 @@
-"""The interceptor of every server: it logs and measures a call, turns errors into statuses, takes messages in.
+"""The interceptor of every server. It logs and measures calls, turns errors into statuses, and receives messages.
 
-All four shapes of handlers become one: a coroutine that reads and writes by itself (reception.py).
+Handlers of all four shapes become coroutines that read and write messages themselves (reception.py).
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ __all__ = ["Context", "ServiceInterceptor"]
 
 log = structlog.get_logger()
 
-# Health checks and reflection come often and say little: they are not logged, not measured, and never refused.
+# Health checks and reflection are frequent and tell little. They are not logged, not measured, and never refused.
 _APART = ("/grpc.health.", "/grpc.reflection.")
-# Of the name of a method that there is not.
+# The logged length of an unknown method's name.
 MAX_METHOD_CHARS = 200
-# A caller that takes no answer takes no status either.
+# A caller that does not read its answer does not read a status either.
 ABORT_SECONDS = 5.0
 
 
 class ServiceInterceptor(aio.ServerInterceptor):
-    """Stands around every call of the project's own services, and answers those to methods that there are not."""
+    """Wraps every call of the project's own services, and answers calls of unknown methods."""
 
     def __init__(self, reception: Reception, metrics: CallMetrics) -> None:
         self._reception = reception
         self._metrics = metrics
         self._unknown = MethodMetrics(metrics, UNKNOWN)
-        # Made once a method: gRPC asks at every call.
+        # Handlers by method, made only once, since gRPC asks at every call.
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -71,12 +71,12 @@ class ServiceInterceptor(aio.ServerInterceptor):
 
 
 def unless_serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
-    """Reception has serialized answers already, but for those that a handler writes by itself."""
+    """Serialize an answer unless the reception has done it. Only answers that a handler writes itself are left."""
     return answer if isinstance(answer, bytes) else serialize(answer)
 
 
 async def no_method(context: Context) -> None:
-    """Serves a method that there is not."""
+    """Answer a call of an unknown method."""
     raise NotImplementedError
 
 
@@ -97,7 +97,7 @@ def _answered(method: str, serve: Serve) -> Any:
 
 @asynccontextmanager
 async def recorded(method: str, context: Context, metrics: MethodMetrics) -> AsyncIterator[None]:
-    """Takes on the request id and the deadline of a call, sends the id back, and logs and counts how it ended."""
+    """Adopt the request id and the deadline of a call, return the id, and log and count how the call ended."""
     given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), "")
     started = time.perf_counter()
     metrics.started()
@@ -113,7 +113,7 @@ async def recorded(method: str, context: Context, metrics: MethodMetrics) -> Asy
             code = Code.CANCELLED.name if cancelled else _code_name(context)
             seconds = time.perf_counter() - started
             metrics.ended(code, seconds)
-            # Once the answer is on its way; with the request id, since it runs in a copy of this context.
+            # It runs after the answer was sent, in a copy of this context, so that the line has the request id.
             record = partial(log.info, "call", method=method, code=code, milliseconds=round(seconds * 1000, 2))
             asyncio.get_running_loop().call_soon(record)
 
@@ -126,7 +126,7 @@ def _code_name(context: Context) -> str:
 
 
 async def told(serve: Serve, method: str, context: Context, metrics: MethodMetrics | None = None) -> Any:
-    """Serves, and turns errors into statuses with details. Others become INTERNAL, without their text."""
+    """Serve a call, and turn this project's errors into statuses with details. Others become INTERNAL without text."""
     try:
         return await serve(context)
     except (aio.AbortError, asyncio.CancelledError, GeneratorExit):
@@ -140,8 +140,8 @@ async def told(serve: Serve, method: str, context: Context, metrics: MethodMetri
         error = InternalError()
     if metrics is not None:
         metrics.failed(error.reason)
-    # gRPC keeps what ends a call in a cycle with the call: the frames of the error, and the request and the answers of
-    # other services that they hold, must not stay with it until the collector comes.
+    # gRPC keeps the error and the call in a reference cycle. The error's frames hold the request and the answers of
+    # other services, so they are released here and not at the next garbage collection.
     error.__traceback__ = error.__cause__ = error.__context__ = None
     await _abort(context, error)
     return None

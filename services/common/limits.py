@@ -1,8 +1,8 @@
-"""The limits that more than one place must know, and the only place where they are numbers.
+"""The limits that more than one place must know. Their numbers are written only here.
 
-The contract's comments say the same numbers (tests/unit/test_contract_limits.py reads them there). An operator may set
-those of the last two groups otherwise: they are defaults of settings. The gateway compares what its upstreams are set
-to with its own settings (gateway/upstreams/limits.py).
+The contract's comments name the same numbers, and tests/unit/test_contract_limits.py compares them. The last two groups
+are defaults of settings, so an operator may change them. The gateway compares its own settings with those of its
+upstreams (gateway/upstreams/limits.py).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MAX_IDS = 1000
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = MAX_IDS
 MAX_PAGE_TOKEN_CHARS = 1024
-# Vectors of one UpsertVectors, images of one PutBlobs.
+# The most vectors in one UpsertVectors, and the most images in one PutBlobs.
 MAX_RECORDS = 1000
 MAX_BLOBS = 256
 
-# Searches: hits that a caller may ask for, and hits that the gateway may ask the retriever for to choose among.
+# Searches: the most hits for a caller, and the most hits that the gateway may ask the retriever for.
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 1000
 MAX_VECTOR_TOP_K = 10_000
@@ -37,11 +37,11 @@ MAX_HIT_PARTS = 16
 
 # Attributes. The vector store takes 65,536 bytes of JSON, and the retriever keeps two checksums among them.
 MAX_ATTRIBUTES_BYTES = 65_000
-# An object is three messages deep on the wire, and protobuf parses a hundred: an answer that holds attributes must stay
-# well below, or it poisons every search that finds the image.
+# One level of an object is three nested messages, and protobuf parses at most 100. An answer with attributes must stay
+# well below that, or every search that finds the image fails.
 MAX_ATTRIBUTES_DEPTH = 16
 
-# Filters. A vector store does not answer an expression of 30 MB.
+# Filters. A vector store cannot answer an expression of 30 MB.
 MAX_FILTER_BYTES = MIB
 MAX_FILTER_DEPTH = 16
 MAX_FILTER_CONDITIONS = 1000
@@ -49,20 +49,20 @@ MAX_FILTER_VALUES = 10_000
 MAX_FILTER_TEXT_BYTES = 65_535
 MAX_ATTRIBUTE_NAME_BYTES = 255
 
-# Parts of a streamed file.
+# The parts of a streamed file: those that the services send, and the largest that they accept.
 CHUNK_BYTES = 256 * KIB
 MAX_WRITE_CHUNK_BYTES = MIB
 
-# Defaults: what the encoder takes, and the image store.
+# Defaults: the inputs of the encoder and of the image store.
 MAX_TEXTS = 256
 MAX_TEXT_CHARS = 10_000
 MAX_IMAGES = 64
 MAX_IMAGE_BYTES = 16 * MIB
 MAX_IMAGE_PIXELS = 64_000_000
 
-# Defaults: messages. What a service sends, the ones that call it must take.
+# Defaults: messages. A caller must accept the largest message that its service sends.
 MAX_MESSAGE_BYTES = 64 * MIB
-# To the gateway: an image and 256 texts of the longest fit.
+# For requests to the gateway. An image and 256 of the longest texts fit.
 MAX_GATEWAY_REQUEST_BYTES = 32 * MIB
-# What is kept free in a message of images, for all that is not their bytes.
+# The part of a message of images that is reserved for everything except their bytes.
 MESSAGE_MARGIN_BYTES = MIB

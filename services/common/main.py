@@ -1,4 +1,4 @@
-"""What the program of every service does: settings, logs, a server until it is stopped, and one line if that fails."""
+"""The main program of every service: reads settings, sets up logs, and serves. A failed start ends with one line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Running = Callable[[Settings], AbstractAsyncContextManager[int]]
 
 
 def run_service(name: str, kind: type[Settings], running: Running[Settings]) -> None:
-    """Runs the service that `running` starts, until SIGTERM or SIGINT.
+    """Run the service that `running` starts, until SIGTERM or SIGINT.
 
-    Exits with one line, and code 1, if it cannot start for a reason that its operator can mend.
+    Exits with one line and code 1 if the service cannot start for a reason that its operator can fix.
     """
     program = f"wentu-{name}"
     settings = load_settings(kind, program)

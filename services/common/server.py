@@ -1,4 +1,4 @@
-"""The life of a server: build, bind, start, become ready, serve, turn callers away, finish, stop."""
+"""The life of a server: build, bind, start, become ready, serve, refuse new calls, finish running calls, stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from services.common.settings import ServerSettings
 
 log = structlog.get_logger()
 
-# Watchers of the health service get this long to turn to another replica before connections close.
+# Callers that watch the health service have this long to change to another replica before connections close.
 TURN_AWAY_SECONDS = 0.3
 MAX_METADATA_BYTES = 16 * 1024
 MAX_PENDING_CALLS = 20_000
@@ -40,7 +40,7 @@ Register = Callable[[aio.Server], None]
 
 def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
-        # Above our own limit, which tells the caller more.
+        # Higher than our own limit, since our own error tells the caller more.
         ("grpc.max_receive_message_length", settings.max_request_bytes + MIB),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # With port sharing on, a second server binds the same port without an error.
@@ -48,12 +48,12 @@ def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", round(settings.max_connection_grace_seconds * 1000)),
         ("grpc.max_concurrent_streams", settings.max_connection_calls),
-        # Beyond these gRPC cancels calls at random and without a reason, before ours can refuse them.
+        # Beyond these limits gRPC cancels random calls without a reason, before our code can refuse them.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-        # A peer that is gone is found out, and one that floods with pings is sent away.
+        # A peer that is gone is detected, and a peer that sends too many pings is disconnected.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.ping_timeout_ms", 20_000),
@@ -71,10 +71,10 @@ async def running(
     checks: Mapping[str, Check],
     registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[int]:
-    """A started server; yields its port.
+    """A started server. Yields its port.
 
-    `services` are the full names for reflection; `checks` are keyed by the names of the health service, '' being the
-    whole process. `registry` holds what the service measures of itself; its calls are measured here.
+    `services` are the full names for reflection. `checks` are keyed by the names of the health service, where '' is the
+    whole process. `registry` holds the service's own metrics. The metrics of its calls are added here.
     """
     registry = registry or CollectorRegistry()
     with metrics_served(settings, registry):
@@ -103,7 +103,7 @@ async def _serving(
     port = _bind(server, host_port(settings.host, settings.port))
     await server.start()
     await readiness.check_all()
-    # What is there now stays: the collector need not look through it again and again, with every caller waiting.
+    # Existing objects live until the end. So the garbage collector can skip them, during which callers would wait.
     gc.collect()
     gc.freeze()
     watcher = asyncio.create_task(readiness.watch(), name="readiness")
@@ -120,7 +120,7 @@ async def _serving(
 
 
 def _bind(server: aio.Server, address: str) -> int:
-    """The port. Raises StartError if the address cannot be listened on: the port is taken, or is not allowed."""
+    """Listen on an address. Returns the port. Raises StartError if the port is in use or not allowed."""
     try:
         return server.add_insecure_port(address)
     except RuntimeError as error:
@@ -128,7 +128,7 @@ def _bind(server: aio.Server, address: str) -> int:
 
 
 async def until_stopped(settings: ServerSettings) -> None:
-    """Returns on SIGTERM or SIGINT, or when the parent is gone."""
+    """Wait for SIGTERM or SIGINT, or for the end of the parent process."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -140,7 +140,7 @@ async def until_stopped(settings: ServerSettings) -> None:
 
 
 def _watch_parent() -> None:
-    """The parent holds the other end of standard input: its end, however it comes, is read here."""
+    """Wait for the end of standard input. The parent holds its other end, so this shows the parent's end."""
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 1024):
             pass

@@ -56,7 +56,7 @@ class ServerSettings(BaseSettings):
     exit_with_parent: bool = Field(False, description="stop when standard input closes, for supervisors")
 
     def message_limits(self) -> types_pb2.MessageLimits:
-        """What a message may hold, for the services that call this one."""
+        """The message limits that the services which call this one must respect."""
         return types_pb2.MessageLimits(
             max_request_bytes=self.max_request_bytes,
             max_fields_bytes=self.max_fields_bytes,
@@ -70,7 +70,7 @@ SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
     """Read settings from the command line and the environment. Exits with one line per mistake, and status 2.
 
-    What the process creates from here on (databases, caches) is readable for its user alone.
+    After this call, only the process's user can read the files that it creates, such as databases and caches.
     """
     os.umask(0o077)
     kind.model_config["cli_prog_name"] = program
@@ -86,7 +86,7 @@ def load_settings(kind: type[SettingsType], program: str) -> SettingsType:
 
 
 def check_takes_image(max_image_bytes: int, **message_bytes: int) -> None:
-    """Raises ValueError for the first of `message_bytes`, by the settings' names, that the largest image exceeds."""
+    """Raises ValueError if the largest image does not fit into a message. `message_bytes` are limits by name."""
     least = max_image_bytes + MESSAGE_MARGIN_BYTES
     for name, size in message_bytes.items():
         if size < least:

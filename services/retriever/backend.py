@@ -1,4 +1,4 @@
-"""What the store asks of a vector database, in the store's own terms. Tests bring one in memory."""
+"""The interface of a vector database, in the terms of the retriever's store. Tests have a backend in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 from services.retriever.filters.conditions import Condition
 from services.retriever.records import Consistency, Hit, Index, Metric, Record, Vector
 
-# Which rows: those for which a condition holds, those of these ids, or all.
+# Selects records: those that match a condition, those with these ids, or all.
 Selection: TypeAlias = Condition | Sequence[str] | None
 
 
@@ -17,57 +17,57 @@ class NoSuchCollection(Exception):
 
 
 class NotLoaded(Exception):
-    """The collection is there and not in memory, as in a file that was opened again, or in a restored backup."""
+    """The collection exists but is not in memory, for example after a file was reopened or a backup was restored."""
 
 
 class VectorBackend(Protocol):
     """Physical collections of records, and aliases for them.
 
-    All methods raise DeadlineExceeded and UpstreamUnavailable; those that name a collection NoSuchCollection too, and
-    those that read or write records NotLoaded.
+    All methods raise DeadlineExceeded and UpstreamUnavailable. Methods that name a collection also raise
+    NoSuchCollection, and methods that read or write records also raise NotLoaded.
     """
 
     @property
     def kind(self) -> str:
-        """The product, as operators know it."""
+        """The product's name for operators."""
 
     @property
     def evaluates_filters(self) -> bool:
-        """Whether it can be asked for the rows for which a condition holds.
+        """Whether the backend can select records by a condition.
 
-        If not, it is never given a condition: the store reads the rows and compares them itself.
+        If not, it never gets a condition: the store reads all records and evaluates the condition itself.
         """
 
     @property
     def index_types(self) -> frozenset[str]:
-        """Those that it builds, by the contract's names without their prefix."""
+        """The index types that it can build, by the contract's names without their prefix."""
 
     @property
     def default_index(self) -> Index:
-        """The one for a collection of which nobody said the index."""
+        """The index of a collection whose creator named none."""
 
     @property
     def max_hits(self) -> int:
-        """The most that one search returns for each vector."""
+        """The most hits per vector that one search returns."""
 
     async def version(self) -> str: ...
 
     async def check(self) -> None:
-        """Passes if the backend answers and takes writes."""
+        """Pass if the backend answers and accepts writes."""
 
     async def collections(self) -> list[str]:
         """The names of all physical collections."""
 
     async def describe(self, name: str) -> tuple[str, dict[str, Any] | None]:
-        """Physical name behind a name or an alias, and the settings kept with it."""
+        """The physical name of a name or an alias, and the settings that are stored with it."""
 
     async def create(self, name: str, dim: int, metric: Metric, index: Index, settings: Mapping[str, Any]) -> None:
-        """An empty, loaded collection. Its settings never change."""
+        """Create an empty, loaded collection. Its settings never change."""
 
     async def load(self, name: str) -> None: ...
 
     async def drop(self, name: str) -> None:
-        """Passes if there is none."""
+        """Drop a collection. Does nothing if it does not exist."""
 
     async def create_alias(self, name: str, alias: str) -> None: ...
 
@@ -76,19 +76,19 @@ class VectorBackend(Protocol):
     async def drop_alias(self, alias: str) -> None: ...
 
     async def upsert(self, name: str, records: Sequence[Record]) -> None:
-        """Adds or replaces records, which have their vectors."""
+        """Add or replace records. Each has its vector."""
 
     async def delete(self, name: str, image_ids: Sequence[str]) -> None: ...
 
     async def count(self, name: str, where: Condition | None, consistency: Consistency) -> int: ...
 
     async def indexed(self, name: str) -> int:
-        """How many records the index holds."""
+        """The number of records in the index."""
 
     async def fetch(
         self, name: str, image_ids: Sequence[str], with_vectors: bool, consistency: Consistency
     ) -> list[Record]:
-        """Those of the ids that are there, in any order."""
+        """The records that exist for these ids, in any order."""
 
     async def page(
         self, name: str, last: str, size: int, where: Condition | None, with_vectors: bool, consistency: Consistency
@@ -108,6 +108,6 @@ class VectorBackend(Protocol):
         with_vectors: bool,
         consistency: Consistency,
     ) -> list[list[Hit]]:
-        """The `limit` nearest of each vector, best first. What `parameters` do not name has its default."""
+        """The `limit` nearest records per vector, best first. Parameters that are not given have their defaults."""
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Limits of different services that do not agree are told, and nothing refuses to start because of them."""
+"""If limits of different services do not agree, the status shows it, and every service still starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine's environment says of proxies is not for calls between the services."""
+"""Calls between the services do not use the proxies that the environment names."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 120) -> float:
 
 @dataclass
 class Callers:
-    """A search and an import that go on and on, and how each attempt ended."""
+    """A search and an import that are repeated all the time, with the result of each attempt."""
 
     system: System
     done: dict[str, int] = field(default_factory=lambda: {"search": 0, "import": 0})
@@ -129,7 +129,7 @@ def test_what_dies_or_hangs_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 wait_until(lambda address=address: not is_serving(address))  # type: ignore[misc]
                 took = wait_until(lambda address=address: is_serving(address))  # type: ignore[misc]
                 print(f"{name} is back after {took:.1f} s")
-                # Ten seconds on a machine of one's own.
+                # Ten seconds on an idle machine.
                 assert took < 10 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
                 assert f"{name} was killed by SIGKILL; it is started again" in said.read_text()
             callers.both_go_on()

@@ -1,4 +1,4 @@
-"""Paths for Arrow, with which Milvus Lite reads and writes its files: it takes every path for UTF-8."""
+"""Paths for Arrow, which treats every path as UTF-8. Milvus Lite reads and writes its files with Arrow."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def arrow_path(path: Path) -> Path:
-    """The path itself, or one to the same file that Arrow can open.
+    """The path itself, or another path to the same file that Arrow can open.
 
-    In a locale like zh_CN.GBK the folder's name is not UTF-8. It is reached by way of a descriptor then, which stays
-    open as long as the process: its folder must exist.
+    In a locale such as zh_CN.GBK the folder's name may not be UTF-8. Then the path goes through a descriptor of the
+    folder, which stays open until the process ends. The folder must exist.
     """
     if os.fsencode(path) == str(path).encode(errors="surrogatepass"):
         return path
