@@ -34,6 +34,7 @@ def test_lines_of_c_libraries_and_an_exception_that_nobody_catches() -> None:
 
 
 def test_a_crash_in_c_is_told() -> None:
-    found = "\n".join(lines("libc.abort()"))
+    # The pause lets the lines before be logged. faulthandler writes a line in pieces, and others could come between.
+    found = "\n".join(lines("import time; time.sleep(0.5); libc.abort()"))
     assert "Fatal Python error" in found
     assert 'File "<string>", line 10 in <module>' in found
